@@ -1,0 +1,58 @@
+# `make run` and `make test` are all a newcomer needs; each sets up what it needs first.
+PYTHON ?= python3
+ASOF := .venv/bin/asof
+PY := .venv/bin/python
+WORKERS ?= 3
+
+.PHONY: help setup run test check lint types imports schemas lock bench chaos meta-ingest meta-refresh wheels images secrets clean
+
+help:            ## list what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ \t/' | expand -t 16
+
+setup:           ## make .venv with everything, tests included
+	@$(PYTHON) locks/install.py dev
+
+.PHONY: setup-run
+setup-run:
+	@$(PYTHON) locks/install.py run
+
+run: setup-run   ## the demo: one event to a blocked verdict, then to a promoted one, offline
+	@$(ASOF) demo
+
+test: setup      ## every test
+	@$(PY) -m pytest -q -n 2 --dist loadgroup
+
+check: setup     ## lint, types, import rules, schemas
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@.venv/bin/lint-imports --no-cache
+
+schemas: setup   ## write docs/events from the event models
+	@$(PY) docs/events/export.py
+
+lock:            ## resolve every lock file anew (needs uv)
+	@$(PYTHON) locks/compile.py
+
+bench: setup     ## every benchmark, side by side with what you would pick instead
+	@for file in benchmarks/*.py; do echo "== $$file"; $(PY) $$file || exit 1; done
+
+meta-ingest: setup-run  ## metadata of the symbols in CANDIDATES_FILE=…
+	@test -n "$(CANDIDATES_FILE)" || { echo "say which symbols: make meta-ingest CANDIDATES_FILE=candidates.json"; exit 2; }
+	@$(ASOF) run "$(CANDIDATES_FILE)" --stages metadata --workers $(WORKERS)
+
+meta-refresh: setup-run ## metadata of every active symbol of the catalog
+	@$(ASOF) refresh --workers $(WORKERS)
+
+wheels:          ## fetch the wheels that the images install, outside the image build
+	@$(PYTHON) locks/wheels.py
+
+secrets:         ## make the secret files that compose mounts (the folder is private; a container reads as its own user)
+	@mkdir -p secrets && chmod 700 secrets
+	@test -s secrets/redis_password || (umask 022; $(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(32), end="")' > secrets/redis_password)
+
+images: wheels secrets  ## build the images of compose
+	@docker-compose build 2>/dev/null || docker compose build
+
+clean:           ## remove the lakehouse of the demo
+	@rm -rf data/demo
