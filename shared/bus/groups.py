@@ -1,0 +1,27 @@
+"""Consumer groups: made at the beginning of their stream before anybody reads, made again when they were lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from redis.exceptions import ResponseError
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+
+async def ensure_groups(redis: Redis, wanted: Iterable[tuple[str, str]]) -> None:
+    """Make each missing (stream, group) at 0, with its stream, so that what was published before counts too."""
+    async with redis.pipeline(transaction=False) as pipe:
+        for stream, group in wanted:
+            pipe.xgroup_create(stream, group, id="0", mkstream=True)
+        for answer in await pipe.execute(raise_on_error=False):
+            if isinstance(answer, Exception) and "BUSYGROUP" not in str(answer):
+                raise answer
+
+
+def is_lost(fault: ResponseError) -> bool:
+    """True when the answer says that the group, or its stream, does not exist."""
+    # A pipeline puts the command in front of the server's words.
+    return "NOGROUP" in str(fault) or "no such key" in str(fault)
