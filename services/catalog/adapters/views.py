@@ -1,0 +1,63 @@
+"""The files beside the catalog's tables: what each run saw, and the plain exports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from services.catalog.adapters.catalog import ExchangeCatalog, MetadataCatalog
+from services.catalog.adapters.frames import history_frame, write_frame
+from services.catalog.domain.schema import SYMBOLS
+from shared.events import FileRef
+from shared.files import sha256_file
+from shared.paths import Home
+
+
+class RunViewFiles:
+    """`runs/<run>/metadata/<part>.parquet`, assembled into `runs/<run>/metadata.parquet`."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+
+    def keep(self, run_id: str, part: str, records: Sequence[Mapping[str, Any]]) -> FileRef:
+        path = self._home.run(run_id).metadata_parts / f"{part}.parquet"
+        template = history_frame([], SYMBOLS)
+        frame = pd.DataFrame(
+            {
+                name: pd.Series([record[str(name)] for record in records], dtype=template[name].dtype)
+                for name in template
+            }
+        )
+        write_frame(frame, path, metadata={"run_id": run_id})
+        return FileRef(path=self._home.relative(path), sha256=sha256_file(path), rows=len(frame))
+
+    def assemble(self, run_id: str) -> None:
+        run = self._home.run(run_id)
+        parts = [pq.read_table(path) for path in sorted(run.metadata_parts.glob("*.parquet"))]
+        if not parts:
+            return
+        whole = pa.concat_tables(parts).to_pandas().drop_duplicates("symbol", keep="last").sort_values("symbol")
+        write_frame(whole, run.metadata, metadata={"run_id": run_id})
+
+
+class ExportFiles:
+    """`symbols.parquet` and `exchanges.parquet`."""
+
+    def __init__(self, home: Home, symbols: MetadataCatalog, exchanges: ExchangeCatalog) -> None:
+        self._exports = ((symbols, home.symbols_export), (exchanges, home.exchanges_export))
+
+    def refresh(self) -> None:
+        for catalog, path in self._exports:
+            if catalog.version and catalog.version != _exported(path):
+                catalog.export(path)
+
+
+def _exported(path: Any) -> int | None:
+    if not path.is_file():
+        return None
+    stated = (pq.read_schema(path).metadata or {}).get(b"catalog_version")
+    return int(stated) if stated else None

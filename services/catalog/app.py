@@ -1,0 +1,42 @@
+"""The catalog: symbols and exchanges, versioned. This file is where everything is wired together."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+from services.catalog import handlers
+from services.catalog.adapters.catalog import ExchangeCatalog, MetadataCatalog
+from services.catalog.adapters.views import ExportFiles, RunViewFiles
+from services.catalog.settings import Settings
+from shared.bus import Service, Subscription
+from shared.clock import Clock, system_clock
+from shared.paths import Home
+
+
+def create_app(settings: Settings, *, clock: Clock = system_clock) -> Service:
+    home = Home.at(settings.home)
+    symbols = MetadataCatalog.open(home.symbols_table, clock=clock)
+    exchanges = ExchangeCatalog.open(home.exchanges_table, clock=clock)
+    desk = handlers.Desk(
+        home=home,
+        symbols=symbols,
+        exchanges=exchanges,
+        views=RunViewFiles(home),
+        exports=ExportFiles(home, symbols, exchanges),
+        clock=clock,
+        writing=asyncio.Lock(),
+    )
+    return Service(
+        name="catalog",
+        subscriptions=(
+            Subscription(
+                "symbol-metadata", partial(handlers.observe, desk=desk), batch=True, max_records=settings.batch
+            ),
+            Subscription("exchange-metadata", partial(handlers.observe_exchanges, desk=desk)),
+            Subscription("universe-snapshot", partial(handlers.take_snapshot, desk=desk)),
+            Subscription("commands", partial(handlers.obey, desk=desk)),
+            Subscription("promotion-decided", partial(handlers.close_run, desk=desk)),
+        ),
+        state=home.state / "catalog",
+    )

@@ -1,0 +1,159 @@
+"""Observations in, versions committed, `catalog-updated` out. One commit takes a whole batch of events."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from services.catalog.domain.decide import Batch, UpsertResult
+from services.catalog.ports import Catalog, Exports, RunViews
+from shared.clock import Clock
+from shared.events import (
+    CatalogUpdated,
+    Command,
+    CommandResult,
+    Event,
+    ExchangeMetadata,
+    Failure,
+    PromotionDecided,
+    SymbolMetadata,
+    UniverseSnapshot,
+)
+from shared.paths import Home
+
+SOURCE = "catalog"
+Events = list[Event[Any]]
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What the handlers work with. `writing` lets one commit at a time out of this process, to spare retries."""
+
+    home: Home
+    symbols: Catalog
+    exchanges: Catalog
+    views: RunViews
+    exports: Exports
+    clock: Clock
+    writing: asyncio.Lock
+
+
+async def observe(events: Sequence[Event[SymbolMetadata]], *, desk: Desk) -> Events:
+    """Version what was observed and keep what each run saw. A named failure is the auditor's, not the catalog's."""
+    seen = [event for event in events if event.data.record is not None]
+    if not seen:
+        return []
+    async with desk.writing:
+        return await asyncio.to_thread(_observe, seen, desk)
+
+
+def _observe(seen: Sequence[Event[SymbolMetadata]], desk: Desk) -> Events:
+    results = desk.symbols.apply([_batch(event, desk) for event in seen])
+    runs: dict[str, list[tuple[Event[SymbolMetadata], UpsertResult]]] = {}
+    for event, result in zip(seen, results, strict=True):
+        runs.setdefault(event.data.run_id, []).append((event, result))
+    return [_updated(run_id, observed, desk) for run_id, observed in runs.items()]
+
+
+def _batch(event: Event[SymbolMetadata], desk: Desk) -> Batch:
+    data = event.data
+    record: dict[str, Any] = {**(data.record or {}), "symbol": data.symbol, "sources": data.sources}
+    source = next(iter(data.sources.values()), None)
+    return Batch("upsert", [record], desk.clock(), data.observed_at, "keep", event.id, data.run_id, source)
+
+
+def _updated(run_id: str, observed: Sequence[tuple[Event[SymbolMetadata], UpsertResult]], desk: Desk) -> Event[Any]:
+    groups: dict[str, list[str]] = {"inserted": [], "changed": [], "unchanged": []}
+    rejected: dict[str, Failure] = {}
+    records = []
+    for event, result in observed:
+        symbol = event.data.symbol
+        for name, group in groups.items():
+            group.extend(getattr(result, name))
+        for reason in result.rejected.values():
+            rejected[symbol] = Failure(code="invalid_record", message=reason, retryable=False, fix=f"asof get {symbol}")
+        record = desk.symbols.get_instrument(symbol, as_of=event.data.observed_at)
+        if record is not None and not result.rejected:
+            records.append(record)
+    # Named after the events, so that a batch delivered twice is one file.
+    part = hashlib.sha256("".join(event.id for event, _ in observed).encode()).hexdigest()[:16]
+    data = CatalogUpdated(
+        run_id=run_id,
+        catalog_version=max(result.version for _, result in observed),
+        inserted=tuple(groups["inserted"]),
+        changed=tuple(groups["changed"]),
+        unchanged=tuple(groups["unchanged"]),
+        rejected=rejected,
+        metadata=desk.views.keep(run_id, part, records) if records else None,
+    )
+    return Event.of(data, source=SOURCE, time=desk.clock(), subject=run_id)
+
+
+async def observe_exchanges(event: Event[ExchangeMetadata], *, desk: Desk) -> Events:
+    data = event.data
+    batch = Batch("upsert", data.records, desk.clock(), data.observed_at, "keep", event.id, data.run_id, data.source)
+    async with desk.writing:
+        await asyncio.to_thread(desk.exchanges.apply, [batch])
+    return []
+
+
+async def take_snapshot(event: Event[UniverseSnapshot], *, desk: Desk) -> Events:
+    """A full universe: what is absent was delisted."""
+    data = event.data
+    async with desk.writing:
+        records = await asyncio.to_thread(lambda: pq.read_table(desk.home.resolve(data.records.path)).to_pylist())
+        batch = Batch("snapshot", records, desk.clock(), data.observed_at, "keep", event.id, data.run_id, data.source)
+        await asyncio.to_thread(desk.symbols.apply, [batch])
+    return []
+
+
+async def obey(event: Event[Command], *, desk: Desk) -> Events:
+    """`retire`; other kinds are other services'."""
+    command = event.data
+    if command.kind != "retire":
+        return []
+    symbols = command.arguments.get("symbols")
+    if not isinstance(symbols, list) or not symbols:
+        return [_answer(event, "refused", "retire names no symbols; next: asof retire SYMBOL…", {}, desk)]
+    batch = Batch(
+        "retire", [{"symbol": symbol} for symbol in symbols], desk.clock(), event.time, "keep", event.id, command.run_id
+    )
+    async with desk.writing:
+        (result,) = await asyncio.to_thread(desk.symbols.apply, [batch])
+        await asyncio.to_thread(desk.exports.refresh)
+    refused = {str(symbol): reason for symbol, reason in result.rejected.items()}
+    text = f"{len(result.changed)} retired, {len(result.unchanged)} were retired before"
+    if refused:
+        text += "; refused: " + ", ".join(f"{symbol} ({reason})" for symbol, reason in refused.items())
+    outcome = "refused" if refused and not result.changed and not result.unchanged else "done"
+    references = {"retired": list(result.changed), "refused": refused, "catalog_version": result.version}
+    return [_answer(event, outcome, text, references, desk)]
+
+
+def _answer(event: Event[Command], outcome: Any, message: str, references: Mapping[str, Any], desk: Desk) -> Event[Any]:
+    command = event.data
+    data = CommandResult(
+        command_id=command.command_id,
+        kind=command.kind,
+        run_id=command.run_id,
+        outcome=outcome,
+        message=message,
+        references=dict(references),
+    )
+    return Event.of(data, source=SOURCE, time=desk.clock(), subject=command.command_id)
+
+
+async def close_run(event: Event[PromotionDecided], *, desk: Desk) -> Events:
+    """The run is over: one file of what it saw, the exports, and, when granted, a tag that keeps its version."""
+    data = event.data
+    async with desk.writing:
+        await asyncio.to_thread(desk.views.assemble, data.run_id)
+        await asyncio.to_thread(desk.exports.refresh)
+        if data.decision == "granted" and data.catalog_version:
+            await asyncio.to_thread(desk.symbols.tag, f"run-{data.run_id}", data.catalog_version)
+    return []

@@ -1,0 +1,40 @@
+"""What the catalog's handlers need from outside: the two catalogs, and where a run's own view of them is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from services.catalog.domain.decide import Batch, UpsertResult
+from shared.events import FileRef
+
+
+class Catalog(Protocol):
+    @property
+    def version(self) -> int: ...
+
+    def apply(self, batches: Sequence[Batch]) -> list[UpsertResult]:
+        """All batches in one commit. Raises CommitConflict when other writers do not let it through."""
+        ...
+
+    def get_instrument(self, symbol: str, as_of: Any = None) -> dict[str, Any] | None: ...
+
+    def tag(self, name: str, version: int) -> None: ...
+
+
+class RunViews(Protocol):
+    """What each run saw, whatever other runs did."""
+
+    def keep(self, run_id: str, part: str, records: Sequence[Mapping[str, Any]]) -> FileRef:
+        """Write one batch's records; the same part again has the same bytes."""
+        ...
+
+    def assemble(self, run_id: str) -> None:
+        """Make one file of all parts of a run."""
+        ...
+
+
+class Exports(Protocol):
+    def refresh(self) -> None:
+        """Write the plain files of both catalogs anew, when they have a newer version."""
+        ...
