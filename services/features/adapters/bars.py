@@ -1,0 +1,61 @@
+"""Stored bars: the house's versioned bar tables, read as the exact versions that an event or a run names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from services.features.domain.bars_batch import BarsBatch
+from shared.bars import BarsTable
+from shared.errors import IntegrityError, PipelineError, TerminalError
+from shared.events import Bars
+from shared.paths import Home
+
+
+class LakehouseBars:
+    def __init__(self, home: Home) -> None:
+        self._home = home
+
+    def read(self, interval: str, wanted: Sequence[Bars]) -> tuple[BarsBatch, dict[str, PipelineError], dict[str, str]]:
+        frames: dict[str, pd.DataFrame] = {}
+        faults: dict[str, PipelineError] = {}
+        hashes: dict[str, str] = {}
+        for bars in sorted(wanted, key=lambda one: one.symbol):
+            try:
+                table = BarsTable.open(self._home.bars_table(interval, bars.symbol))
+                info = table.info(bars.table_version)
+                if info.sha256 != bars.sha256:
+                    raise IntegrityError(
+                        f"stored bars, version {bars.table_version}, are not those that were announced",
+                        cause=f"content {info.sha256[:12]}…, announced was {bars.sha256[:12]}…",
+                        fix="asof audit pit",
+                    )
+                frames[bars.symbol] = table.read(bars.table_version)
+            except TerminalError as fault:
+                faults[bars.symbol] = fault
+            else:
+                hashes[bars.symbol] = info.sha256
+        return BarsBatch.of(frames), faults, hashes
+
+    def newest(self, interval: str, symbols: Sequence[str]) -> dict[str, int]:
+        versions = {
+            symbol: BarsTable.open(self._home.bars_table(interval, symbol)).info().version for symbol in symbols
+        }
+        return {symbol: version for symbol, version in versions.items() if version}
+
+    def pinned(self, interval: str, symbol: str, version: int) -> Bars:
+        root = self._home.bars_table(interval, symbol)
+        info = BarsTable.open(root).info(version)
+        if info.first_bar is None or info.last_bar is None:
+            raise IntegrityError("a pinned version of its bars is empty", symbol=symbol, fix="asof audit pit")
+        return Bars(
+            symbol=symbol,
+            path=self._home.relative(root),
+            table_version=version,
+            sha256=info.sha256,
+            rows=info.rows,
+            first_bar=info.first_bar.to_pydatetime(),
+            last_bar=info.last_bar.to_pydatetime(),
+            added=0,
+        )

@@ -1,0 +1,51 @@
+"""The features service: ratings, their validation, the feature store. This file is where everything is wired."""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+
+from services.features import handlers
+from services.features.adapters.bars import LakehouseBars
+from services.features.adapters.calendars import ExchangeCalendars
+from services.features.adapters.store import LakehouseFeatures
+from services.features.adapters.warm import warm
+from services.features.adapters.workspace import RunWorkspace
+from services.features.settings import Settings
+from services.features.staging import Stage
+from shared.bus import Bus, Service, Subscription
+from shared.clock import Clock, system_clock
+from shared.paths import Home
+
+
+def create_app(settings: Settings, *, clock: Clock = system_clock) -> Service:
+    home = Home.at(settings.home)
+    workspace = RunWorkspace(home)
+    stage = Stage(LakehouseBars(home), ExchangeCalendars(), workspace)
+
+    async def on_start(bus: Bus) -> None:
+        # A daemon: a command that ends before the kernel is warm does not wait for it.
+        threading.Thread(target=warm, name="warm-ratings", daemon=True).start()
+
+    return Service(
+        name="features",
+        subscriptions=(
+            Subscription(
+                "run-candidates",
+                partial(
+                    handlers.open_run,
+                    stage=stage,
+                    clock=clock,
+                    default_exchange=settings.default_exchange,
+                    batch_size=settings.batch,
+                ),
+            ),
+            Subscription("bars-hydrated", partial(handlers.rate_batch, stage=stage, clock=clock)),
+            Subscription(
+                "promotion-decided",
+                partial(handlers.promote, workspace=workspace, store=LakehouseFeatures(home, clock), clock=clock),
+            ),
+        ),
+        state=home.state / "features",
+        on_start=on_start,
+    )

@@ -1,0 +1,118 @@
+"""One batch from bars to rows that may be staged: cut at `as_of`, validate, rate all symbols at once, validate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.features.domain.bars_batch import BarsBatch, Layout
+from services.features.domain.ratings.panel import compute_panel
+from services.features.domain.sessions import Market, Stamps, available_at
+from services.features.domain.validation import (
+    FeatureConsistencyValidator,
+    FeatureStoreSchema,
+    Finding,
+    IngestionReport,
+    IngestionValidator,
+)
+from services.features.domain.validation_features import FEATURES, Features, describe
+
+Stage = Literal["bars", "validation"]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A symbol of which nothing is staged, and in which stage it failed."""
+
+    stage: Stage
+    finding: Finding
+
+
+@dataclass(frozen=True)
+class RatedBatch:
+    """A rated batch. All row arrays belong to `report.batch`, the bars that were known by `as_of`.
+
+    known_at   when each bar was known, microseconds UTC
+    values     the features of each row, NaN where there is none
+    refused    by symbol
+    staged     the symbols whose rows may be stored
+    """
+
+    report: IngestionReport
+    known_at: Stamps
+    values: Mapping[str, NDArray[np.float64]]
+    refused: Mapping[str, Refusal]
+
+    @property
+    def staged(self) -> tuple[str, ...]:
+        return tuple(symbol for symbol in self.report.batch.symbols if symbol not in self.refused)
+
+
+def rate(
+    bars: BarsBatch,
+    *,
+    markets: Mapping[str, Market],
+    ticks: Mapping[str, float],
+    rules: str,
+    as_of: int,
+    interval: str,
+) -> RatedBatch:
+    """`as_of`: microseconds UTC. Each symbol's bars ascend, one symbol after the other.
+
+    A symbol that fails is refused by name and stops no other.
+    """
+    known_at = _known_at(bars, markets, interval)
+    past = known_at <= as_of
+    batch, known_at = bars.rows(past), known_at[past]
+    report = IngestionValidator(markets, ticks).validate(batch)
+    kept = np.flatnonzero(~batch.of_symbols(set(report.rejected)))
+    features = _features(batch.rows(_mask(kept, len(batch))), report.usable[kept], rules)
+    features, broken = FeatureStoreSchema.inspect(features)
+    inconsistent = FeatureConsistencyValidator(as_of, rules, markets).inspect(features)
+    refused = {symbol: _refusal(finding) for symbol, finding in report.rejected.items()}
+    for symbol, finding in (*broken.items(), *inconsistent.items()):
+        refused.setdefault(symbol, Refusal("validation", _moved(finding, kept)))
+    values = {name: np.full(len(batch), np.nan) for name in FEATURES}
+    for name in FEATURES:
+        values[name][kept] = features.values[name]
+    return RatedBatch(report, known_at, values, refused)
+
+
+def _known_at(bars: BarsBatch, markets: Mapping[str, Market], interval: str) -> Stamps:
+    known = np.empty(len(bars), dtype=np.int64)
+    by_market: dict[tuple[object, ...], tuple[Market, set[str]]] = {}
+    for symbol in bars.symbols:
+        market = markets.get(symbol, Market())
+        alike = (market.timezone, market.session, id(market.sessions))
+        by_market.setdefault(alike, (market, set()))[1].add(symbol)
+    for market, symbols in by_market.values():
+        rows = bars.of_symbols(symbols)
+        known[rows] = available_at(bars.stamps[rows], market, interval)
+    return known
+
+
+def _features(batch: BarsBatch, usable: NDArray[np.bool_], rules: str) -> Features:
+    layout = Layout.of(batch)
+    bars = np.where(usable[:, None], batch.values, np.nan)
+    open_, high, low, close, volume = (layout.panel(bars[:, column]) for column in range(5))
+    panel = compute_panel(open_, high, low, close, volume, rules)
+    values = {name: layout.rows(getattr(panel, name)) for name in FEATURES}
+    return describe(batch, usable, values)
+
+
+def _refusal(finding: Finding) -> Refusal:
+    return Refusal("bars" if finding.code == "no_bars" else "validation", finding)
+
+
+def _moved(finding: Finding, origin: NDArray[np.intp]) -> Finding:
+    return Finding(finding.code, finding.message, origin[finding.rows])
+
+
+def _mask(rows: NDArray[np.intp], length: int) -> NDArray[np.bool_]:
+    mask = np.zeros(length, dtype=bool)
+    mask[rows] = True
+    return mask

@@ -1,0 +1,241 @@
+"""`IngestionValidator`: what is wrong with bars, before anything is computed from them.
+
+the bar is set aside, its symbol goes on    all values zero · no price at all · a negative or infinite volume ·
+with a warning                              open or close outside [low, high] by more than a tick
+the symbol is rejected                      a price that is not positive or not finite · high < low · two bars of
+                                            one stamp · bars that do not ascend · a close more than 500 % above
+                                            the one before (`toxic`)
+a warning with a count                      sessions of the calendar without a bar
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from services.features.domain.bars_batch import PRICES, VALUES, BarsBatch, Mask, first_and_last
+from services.features.domain.sessions import Market, date_text
+
+MOST_OF_A_CLOSE: Final = 6.0
+"""A close may be six times the one before (+500 %): a coin did +392 % in a day, a reverse split +1,500 %."""
+
+_OPEN, _HIGH, _LOW, _CLOSE, _VOLUME = range(5)
+_SHOWN: Final = 3
+_DECIMALS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Why a symbol is rejected: a stable code, the words for a person, and the rows (of the batch) that show it."""
+
+    code: str
+    message: str
+    rows: NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class IngestionReport:
+    """What may be rated, and what was found.
+
+    batch      the bars as they were given
+    set_aside  a reason for each row that is no usable bar of a symbol that goes on; empty text for all others
+    rejected   symbols of which nothing is used
+    warnings   by symbol, in words
+    """
+
+    batch: BarsBatch
+    set_aside: NDArray[np.object_]
+    rejected: Mapping[str, Finding]
+    warnings: Mapping[str, tuple[str, ...]]
+
+    @property
+    def usable(self) -> Mask:
+        """The rows that ratings are computed of."""
+        mask: Mask = self.set_aside == ""
+        return mask & ~self.batch.of_symbols(set(self.rejected))
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """Symbols that go on: not rejected, and with at least one usable bar."""
+        having = set(np.unique(self.batch.codes[self.usable]).tolist())
+        return tuple(symbol for code, symbol in enumerate(self.batch.symbols) if code in having)
+
+    def bars(self, symbol: str) -> pd.DataFrame:
+        """The usable bars of one symbol, as a frame with a UTC index; empty for a rejected one."""
+        rows = self.usable & self.batch.of_symbols({symbol})
+        index = pd.DatetimeIndex(pd.to_datetime(self.batch.stamps[rows], unit="us", utc=True), name="ts")
+        return pd.DataFrame(self.batch.values[rows], index=index, columns=list(VALUES))
+
+
+@dataclass(frozen=True)
+class IngestionValidator:
+    """Checks the bars of any number of symbols at once.
+
+    `markets`: when each symbol trades, for the sessions that lack a bar. `ticks`: each symbol's tick size; where it
+    is not given, the decimal grid in which the prices of the bar in question are written.
+    """
+
+    markets: Mapping[str, Market] = field(default_factory=dict)
+    ticks: Mapping[str, float] = field(default_factory=dict)
+
+    def validate(self, bars: BarsBatch | Mapping[str, pd.DataFrame]) -> IngestionReport:
+        """The report over all symbols. A symbol's fault stops no other; nothing is raised but ContractError for input
+        that is no bars at all (see `BarsBatch.of`)."""
+        batch = bars if isinstance(bars, BarsBatch) else BarsBatch.of(bars)
+        set_aside = self._set_aside(batch)
+        kept = np.flatnonzero(set_aside == "")
+        rejected = _rejected(batch, kept)
+        for code in sorted(set(range(len(batch.symbols))) - set(batch.codes[kept].tolist())):
+            rejected.setdefault(batch.symbols[code], _nothing_left(batch, code))
+        set_aside[batch.of_symbols(set(rejected))] = ""
+        warnings = {
+            symbol: texts
+            for code, symbol in enumerate(batch.symbols)
+            if symbol not in rejected and (texts := _in_words(batch, code, set_aside))
+        }
+        for symbol, text in self._missing_sessions(batch).items():
+            if symbol not in rejected:
+                warnings[symbol] = (*warnings.get(symbol, ()), text)
+        return IngestionReport(batch, set_aside, rejected, warnings)
+
+    def _set_aside(self, batch: BarsBatch) -> NDArray[np.object_]:
+        values = batch.values
+        reasons = np.full(len(batch), "", dtype=object)
+        priced = ~np.isnan(values[:, :4]).all(axis=1)
+        reasons[~priced] = "no price"
+        zero = priced & (values[:, :4] == 0).all(axis=1) & ~(values[:, _VOLUME] > 0)
+        reasons[zero] = "all zero"
+        impossible = priced & ~zero & ((values[:, _VOLUME] < 0) | np.isinf(values[:, _VOLUME]))
+        reasons[impossible] = "negative or infinite volume"
+        with np.errstate(invalid="ignore"):
+            body = values[:, [_OPEN, _CLOSE]]
+            excess = np.maximum((body - values[:, [_HIGH]]).max(axis=1), (values[:, [_LOW]] - body).max(axis=1))
+            # A range that is no range is the symbol's fault, not this bar's.
+            suspect = (reasons == "") & (excess > 0) & (values[:, _HIGH] >= values[:, _LOW]) & np.isfinite(excess)
+        for row in np.flatnonzero(suspect):
+            tick = self.ticks.get(batch.symbols[batch.codes[row]]) or price_grid(values[row, :4])
+            if excess[row] > tick * (1 + 1e-9) + 1e-9 * values[row, _HIGH]:
+                reasons[row] = "open or close outside low to high"
+        return reasons
+
+    def _missing_sessions(self, batch: BarsBatch) -> dict[str, str]:
+        first, last = first_and_last(batch)
+        found = {}
+        for code, symbol in enumerate(batch.symbols):
+            market = self.markets.get(symbol)
+            if market is None or market.sessions is None or last[code] == 0:
+                continue
+            dates = market.sessions.dates
+            due = dates[np.searchsorted(dates, first[code]) : np.searchsorted(dates, last[code], side="right")]
+            absent = due[~np.isin(due, batch.stamps[batch.codes == code])]
+            if len(absent):
+                found[symbol] = f"gaps: {_counted(absent, 'sessions without a bar')}"
+        return found
+
+
+def price_grid(prices: NDArray[np.float64]) -> float:
+    """The coarsest power of ten (at most 1) that all these prices are whole multiples of; 0 where there is none."""
+    for decimals in range(_DECIMALS + 1):
+        scaled = prices * 10.0**decimals
+        if (np.abs(scaled - np.round(scaled)) <= 1e-9 * np.maximum(1.0, np.abs(scaled))).all():
+            return float(10.0**-decimals)
+    return 0.0
+
+
+@cache
+def _contract() -> Any:
+    """The pandera schema of bars in order: each row with the stamp and the close of the symbol's bar before."""
+    import pandera.pandas as pa  # takes a second to import
+
+    price = pa.Check(lambda x: np.isfinite(x) & (x > 0), name="bad_price", ignore_na=False)
+    return pa.DataFrameSchema(
+        {
+            **{name: pa.Column(float, price, nullable=True) for name in PRICES},
+            "volume": pa.Column(float, nullable=True),
+        },
+        checks=[
+            pa.Check(lambda bars: bars["ts"] != bars["ts_before"], name="duplicate_bar"),
+            pa.Check(lambda bars: bars["ts"] >= bars["ts_before"], name="descending_bars"),
+            pa.Check(lambda bars: ~(bars["high"] < bars["low"]), name="high_below_low"),
+            pa.Check(lambda bars: ~(bars["close"] > MOST_OF_A_CLOSE * bars["close_before"]), name="toxic"),
+        ],
+    )
+
+
+# A symbol is rejected for the first of these that it shows: what comes later could follow from what comes before.
+_ORDER: Final = ("duplicate_bar", "descending_bars", "bad_price", "high_below_low", "toxic")
+
+
+def _rejected(batch: BarsBatch, kept: NDArray[np.intp]) -> dict[str, Finding]:
+    import pandera.pandas as pa
+
+    frame = _with_bar_before(batch, kept)
+    try:
+        _contract().validate(frame, lazy=True)
+    except pa.errors.SchemaErrors as fault:
+        cases = fault.failure_cases
+    else:
+        return {}
+    rejected: dict[str, Finding] = {}
+    for code in _ORDER:
+        rows = np.unique(cases.loc[cases["check"] == code, "index"].to_numpy(dtype=np.intp))
+        for symbol_code in np.unique(batch.codes[rows]):
+            own = rows[batch.codes[rows] == symbol_code]
+            symbol = batch.symbols[symbol_code]
+            if symbol not in rejected:
+                rejected[symbol] = Finding(code, _explain(code, frame.loc[own[0]], own, batch), own)
+    return rejected
+
+
+def _with_bar_before(batch: BarsBatch, kept: NDArray[np.intp]) -> pd.DataFrame:
+    """The kept rows, by their number in the batch; a symbol's first row has no bar before (least stamp, NaN close)."""
+    codes, stamps, values = batch.codes[kept], batch.stamps[kept], batch.values[kept]
+    first = np.append(True, codes[1:] != codes[:-1])[: len(kept)]
+    frame = pd.DataFrame(dict(zip(VALUES, values.T, strict=True)), index=kept)
+    frame["ts"] = stamps
+    frame["ts_before"] = np.where(first, np.iinfo(np.int64).min, np.roll(stamps, 1))
+    frame["close_before"] = np.where(first, np.nan, np.roll(values[:, _CLOSE], 1))
+    return frame
+
+
+def _explain(code: str, bar: pd.Series[Any], rows: NDArray[np.intp], batch: BarsBatch) -> str:
+    when = date_text(int(bar["ts"]))
+    shown = f"open {bar['open']:.10g} high {bar['high']:.10g} low {bar['low']:.10g} close {bar['close']:.10g}"
+    text = {
+        "duplicate_bar": f"two bars of {when}",
+        "descending_bars": f"the bar of {when} comes after a later one",
+        "bad_price": f"a price that is not positive and finite on {when}: {shown}",
+        "high_below_low": f"high below low on {when}: {shown}",
+        "toxic": f"close went from {bar['close_before']:.10g} to {bar['close']:.10g} on {when}, "
+        f"{bar['close'] / bar['close_before'] - 1:+,.0%}, more than +{MOST_OF_A_CLOSE - 1:.0%}",
+    }[code]
+    return text if len(rows) == 1 else f"{text}; and {_counted(batch.stamps[rows[1:]], 'more')}"
+
+
+def _nothing_left(batch: BarsBatch, code: int) -> Finding:
+    rows = np.flatnonzero(batch.codes == code)
+    if len(rows) == 0:
+        return Finding("no_bars", "it has no bars", rows)
+    return Finding("bad_price", f"none of its {len(rows):,} bars has usable prices", rows)
+
+
+def _in_words(batch: BarsBatch, code: int, set_aside: NDArray[np.object_]) -> tuple[str, ...]:
+    mine = (batch.codes == code) & (set_aside != "")
+    if not mine.any():
+        return ()
+    reasons = set_aside[mine]
+    return tuple(
+        f"bars set aside, {reason}: {_counted(batch.stamps[mine][reasons == reason])}"
+        for reason in dict.fromkeys(reasons.tolist())
+    )
+
+
+def _counted(stamps: NDArray[np.int64], what: str = "") -> str:
+    dates = ", ".join(date_text(int(stamp)) for stamp in stamps[:_SHOWN])
+    return f"{len(stamps):,}{f' {what}' if what else ''} ({dates}{', …' if len(stamps) > _SHOWN else ''})"

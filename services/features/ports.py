@@ -1,0 +1,105 @@
+"""What the features service needs from outside itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from services.features.domain.bars_batch import BarsBatch
+from services.features.domain.parity import Parity
+from services.features.domain.rating import RatedBatch
+from services.features.domain.runs import RunRecord
+from services.features.domain.sessions import Sessions
+from shared.errors import PipelineError
+from shared.events import Bars, FileRef, PromotionDecided, RatingsComputed
+
+
+class BarSource(Protocol):
+    def read(self, interval: str, wanted: Sequence[Bars]) -> tuple[BarsBatch, dict[str, PipelineError], dict[str, str]]:
+        """The bars of exactly these versions, symbols in order of name; why each other symbol's cannot be used; and
+        the hash of each series that was read. A version whose content has another hash than its event says is one of
+        the latter."""
+        ...
+
+    def newest(self, interval: str, symbols: Sequence[str]) -> dict[str, int]:
+        """The newest stored version of each symbol that has bars."""
+        ...
+
+    def pinned(self, interval: str, symbol: str, version: int) -> Bars:
+        """A stored version as an event would name it."""
+        ...
+
+
+class Calendars(Protocol):
+    def sessions(self, calendar: str) -> Sessions | None:
+        """Every session of a calendar; None for one that nobody knows."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of one batch: the event it came from, what was said of it, and how it compared with a screener."""
+
+    event_id: str
+    said: RatingsComputed
+    parity: tuple[Parity, ...]
+
+
+class Workspace(Protocol):
+    """The staged part of one run's folder."""
+
+    def open(self, record: RunRecord) -> RunRecord:
+        """Keep the record of a run; the one that is there already when it was asked for with the same content.
+
+        Raises ContractError when the run id is taken by other content.
+        """
+        ...
+
+    def record(self, run_id: str) -> RunRecord:
+        """Raises TransientError for a run that was not opened here yet."""
+        ...
+
+    def stage(self, record: RunRecord, batch: int, rated: RatedBatch) -> FileRef | None:
+        """Write the rows that may be stored as one file; None when there are none. The same rows, the same bytes."""
+        ...
+
+    def quarantine(self, record: RunRecord, batch: int, rated: RatedBatch) -> dict[str, FileRef]:
+        """Put aside what was refused, each row with its reason beside it; the file of each refused symbol."""
+        ...
+
+    def keep(self, run_id: str, batch: int, receipt: Receipt) -> None: ...
+
+    def receipt(self, run_id: str, batch: int) -> Receipt | None:
+        """What became of a batch, when its staged file still has the bytes that were announced."""
+        ...
+
+    def receipts(self, run_id: str) -> list[Receipt]: ...
+
+    def assemble(self, run_id: str) -> FileRef | None:
+        """All rows that the run staged, and its current values, as `features.parquet`; None when there are none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """A version of the feature table that a run made."""
+
+    version: int
+    parent: int
+    symbols: int
+    rows: int
+
+
+class FeatureStore(Protocol):
+    def merge(self, decided: PromotionDecided, *, strict_scope: bool, parity: Mapping[str, object]) -> Merged:
+        """Bring exactly the decided symbols of the decided files into the table of their interval and rules, in one
+        commit; with `strict_scope` the new version holds no other symbol. A run that was merged is not merged again.
+
+        Raises IntegrityError when a file is not the one that was decided on.
+        """
+        ...
+
+    def export(self, interval: str, rules: str) -> None:
+        """Write the plain wide file, where this interval and these rules have one."""
+        ...

@@ -1,0 +1,161 @@
+"""A batch of a run, from stored bars to staged rows and the event that names every symbol's outcome."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import structlog
+
+from services.features.domain.parity import COMPARED, Parity, compare
+from services.features.domain.rating import RatedBatch, rate
+from services.features.domain.runs import SCREENER, RunRecord
+from services.features.domain.sessions import Market, is_between_sessions, to_stamp
+from services.features.ports import BarSource, Calendars, Receipt, Workspace
+from shared.errors import PipelineError
+from shared.events import Bars, Failure, FileRef, RatingsComputed, Rejected, Staged
+
+log = structlog.get_logger(__name__)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where batches are rated and staged."""
+
+    bars: BarSource
+    calendars: Calendars
+    workspace: Workspace
+
+
+def stage_batch(
+    stage: Stage,
+    record: RunRecord,
+    *,
+    batch: int,
+    event_id: str,
+    wanted: Sequence[Bars],
+    missing: Mapping[str, Rejected] | None = None,
+) -> RatingsComputed:
+    """Rate one batch and keep what became of it. A batch that was done before says again what it said.
+
+    `missing`: symbols whose bars are not there, with the reason. Blocking: for a thread.
+    """
+    before = stage.workspace.receipt(record.run_id, batch)
+    if before is not None and before.event_id == event_id:
+        return before.said
+    markets = {bars.symbol: _market(bars, stage.calendars) for bars in wanted}
+    series, faults, hashes = stage.bars.read(record.interval, wanted)
+    rated = rate(
+        series,
+        markets=markets,
+        ticks=record.ticks,
+        rules=record.rules.name,
+        as_of=to_stamp(record.as_of),
+        interval=record.interval,
+    )
+    quarantined = stage.workspace.quarantine(record, batch, rated)
+    file = stage.workspace.stage(record, batch, rated)
+    rejected = {**(missing or {}), **_unreadable(faults), **_refused(rated, quarantined, record)}
+    said = RatingsComputed(
+        run_id=record.run_id,
+        batch=batch,
+        interval=record.interval,
+        rules=record.rules,
+        file=file,
+        staged=_staged(rated, hashes),
+        rejected=rejected,
+        warnings=_warnings(record, rated, wanted),
+    )
+    stage.workspace.keep(record.run_id, batch, Receipt(event_id, said, _parity(record, rated, markets)))
+    log.info("batch_rated", run_id=record.run_id, batch=batch, staged=len(said.staged), rejected=len(said.rejected))
+    if record.strict and rejected:
+        symbol, first = next(iter(rejected.items()))
+        log.error("strict_run_failed", run_id=record.run_id, symbol=symbol, cause=first.failure.message)
+    return said
+
+
+def _market(bars: Bars, calendars: Calendars) -> Market:
+    sessions = calendars.sessions(bars.calendar) if bars.calendar is not None else None
+    return Market(bars.timezone, bars.session, sessions)
+
+
+def _staged(rated: RatedBatch, hashes: Mapping[str, str]) -> tuple[Staged, ...]:
+    batch = rated.report.batch
+    rows = np.bincount(batch.codes, minlength=len(batch.symbols))
+    last = np.zeros(len(batch.symbols), dtype=np.int64)
+    np.maximum.at(last, batch.codes[rated.report.usable], batch.stamps[rated.report.usable])
+    return tuple(
+        Staged(symbol=symbol, rows=int(rows[code]), last_bar=_instant(last[code]), bars_sha256=hashes[symbol])
+        for code, symbol in enumerate(batch.symbols)
+        if symbol not in rated.refused
+    )
+
+
+def _unreadable(faults: Mapping[str, PipelineError]) -> dict[str, Rejected]:
+    return {
+        symbol: Rejected(
+            stage="bars", failure=Failure(code=fault.code, message=_short(str(fault)), retryable=False, fix=fault.fix)
+        )
+        for symbol, fault in faults.items()
+    }
+
+
+def _refused(rated: RatedBatch, files: Mapping[str, FileRef], record: RunRecord) -> dict[str, Rejected]:
+    return {
+        symbol: Rejected(
+            stage=refusal.stage,
+            failure=Failure(code=refusal.finding.code, message=_short(refusal.finding.message), retryable=False),
+            quarantine=files.get(symbol),
+        )
+        for symbol, refusal in rated.refused.items()
+    }
+
+
+def _warnings(record: RunRecord, rated: RatedBatch, wanted: Sequence[Bars]) -> dict[str, tuple[str, ...]]:
+    warnings: dict[str, tuple[str, ...]] = {}
+    for bars in wanted:
+        # The fetcher counts missing sessions of what it fetched; the validator, of the whole series.
+        texts = [text for text in bars.warnings if not text.startswith("gaps:")]
+        texts += rated.report.warnings.get(bars.symbol, ())
+        texts += record.warnings.get(bars.symbol, ())
+        if bars.revised:
+            texts.append(f"history revised upstream: {bars.revised:,} stored bars changed; all ratings computed anew")
+        if texts:
+            warnings[bars.symbol] = tuple(_short(text) for text in texts)
+    return warnings
+
+
+def _parity(record: RunRecord, rated: RatedBatch, markets: Mapping[str, Market]) -> tuple[Parity, ...]:
+    """Local minus screener, where the screener was seen between two sessions and the bar of the first is there."""
+    if record.rules.name != SCREENER:
+        return ()
+    batch = rated.report.batch
+    found = []
+    for code, symbol in enumerate(batch.symbols):
+        current = record.current.get(symbol)
+        if current is None or symbol in rated.refused:
+            continue
+        date = is_between_sessions(to_stamp(current.observed_at), markets[symbol])
+        if date is None:
+            continue
+        rows = np.flatnonzero((batch.codes == code) & (batch.stamps == date))
+        if len(rows) == 0:
+            continue
+        local = {name: float(rated.values[name][rows[0]]) for name in COMPARED}
+        screener = {name: math.nan if (x := current.values[name]) is None else x for name in COMPARED}
+        parity = compare(symbol, _instant(batch.stamps[rows[0]]), current.observed_at, local, screener)
+        if parity is not None:
+            found.append(parity)
+    return tuple(found)
+
+
+def _instant(stamp: int | np.int64) -> datetime:
+    return _EPOCH + timedelta(microseconds=int(stamp))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 2000 else text[:1999] + "…"
