@@ -1,0 +1,1 @@
+"""The auditor's handlers: events and commands in, decisions and alerts out."""

@@ -1,0 +1,140 @@
+"""The tick: what did not happen. Deadlines that passed, decisions nobody published, promotions nobody merged."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+from typing import Any
+
+from services.auditor.domain.alerts import alert
+from services.auditor.domain.chain import Entry
+from services.auditor.domain.coverage import read_coverage
+from services.auditor.handlers.desk import Desk, Events
+from services.auditor.handlers.runs import out
+from services.auditor.handlers.verdict import Ruling, events_of, head_hash, ledger_alert, settle
+from shared.clock import parse_instant
+from shared.errors import IntegrityError
+from shared.events import Event, FileRef
+
+# A decision whose handler has not handed its events over after this long was left by a process that died.
+_ORPHANED_AFTER = timedelta(seconds=3)
+_REPEATED_AFTER = timedelta(minutes=10)
+
+
+async def tick(*, desk: Desk) -> Events:
+    """Close runs whose deadline has passed, finish what a killed auditor left, publish decisions nobody published."""
+    return await asyncio.to_thread(lambda: out(desk, *_tick(desk)))
+
+
+def _tick(desk: Desk) -> tuple[list[Ruling | None], Events]:
+    now = desk.clock()
+    try:
+        desk.ledger.refresh()
+    except IntegrityError as fault:
+        return [], _ledger_trouble(desk, str(fault.cause))
+    desk.memory.ledger_alerted = None
+    orphans = [*_orphans(desk), *_stale(desk)]
+    rulings: list[Ruling | None] = []
+    for run_id in desk.ledger.open_runs():
+        deadline = desk.memory.deadlines.get(run_id)
+        if deadline is None or now >= deadline:
+            try:
+                with desk.runs.hold(run_id) as run:
+                    rulings.append(settle(desk, run))
+            except IntegrityError as fault:
+                # One run's unreadable file is that run's trouble: said, tried again, and no end of the others.
+                desk.memory.deadlines[run_id] = now + _REPEATED_AFTER
+                orphans.append(_unreadable(desk, run_id, fault))
+    return rulings, orphans
+
+
+def _stale(desk: Desk) -> Events:
+    """Promotions that were granted but are in no store yet: the features service is dead or cannot merge them."""
+    memory, now = desk.memory, desk.clock()
+    for entry in desk.ledger.of_kind("decided", after=memory.watched):
+        memory.watched = entry.n
+        if entry.data["decision"] == "granted" and entry.data["staged"] and entry.run_id is not None:
+            memory.unmerged[entry.run_id] = entry
+    events: Events = []
+    for run_id, entry in list(memory.unmerged.items()):
+        merged = any(promoted.n > entry.n for promoted in desk.ledger.of_run(run_id, "promoted"))
+        if merged:
+            del memory.unmerged[run_id]
+        if merged and run_id in memory.stale:
+            memory.stale.discard(run_id)
+            events.append(_stale_alert(desk, run_id, entry, ends_at=now))
+        elif not merged and run_id not in memory.stale and now - parse_instant(entry.time) >= desk.stale_after:
+            memory.stale.add(run_id)
+            events.append(_stale_alert(desk, run_id, entry, ends_at=None))
+    return events
+
+
+def _stale_alert(desk: Desk, run_id: str, entry: Entry, *, ends_at: datetime | None) -> Event[Any]:
+    lasts = ends_at is None
+    made = alert(
+        {"alertname": "PromotionStale", "run_id": run_id, "severity": "page"},
+        summary=f"run {run_id}, granted at {entry.time}, is {'not in the store yet' if lasts else 'in the store'}",
+        error="the features service has not said that it merged the run" if lasts else "none",
+        next_command=f"asof doctor, then asof promote {run_id} to send the decision again" if lasts else "none",
+        starts_at=parse_instant(entry.time),
+        ends_at=ends_at,
+        run_id=run_id,
+        ledger_head=head_hash(desk),
+    )
+    return desk.event(made)
+
+
+def _unreadable(desk: Desk, run_id: str, fault: IntegrityError) -> Event[Any]:
+    made = alert(
+        {"alertname": "RunUnreadable", "run_id": run_id, "severity": "page"},
+        summary=f"run {run_id} cannot be decided: {fault.what}",
+        error=str(fault.cause or fault.what),
+        next_command=fault.fix or f"asof show {run_id}",
+        starts_at=desk.clock(),
+        run_id=run_id,
+        ledger_head=head_hash(desk),
+    )
+    return desk.event(made)
+
+
+def _ledger_trouble(desk: Desk, broken: str) -> Events:
+    """Said at once, and again every ten minutes for as long as it lasts."""
+    now, last = desk.clock(), desk.memory.ledger_alerted
+    if last is not None and now - last < _REPEATED_AFTER:
+        return []
+    desk.memory.ledger_alerted = now
+    return [desk.event(ledger_alert(desk, broken))]
+
+
+def _orphans(desk: Desk) -> Events:
+    """Events of decisions that are in the ledger but that no process is known to have published.
+
+    At the start of a process these are all after the bookmark; later, those that another process left behind.
+    """
+    memory, now = desk.memory, desk.clock()
+    starting, memory.ticked = not memory.ticked, True
+    before = reached = desk.bookmark.read()
+    events: Events = []
+    settled = True  # everything up to here is out
+    for entry in desk.ledger.of_kind("decided", after=reached):
+        sent = memory.sent.get(entry.n)
+        settled = settled and sent is not None and now - sent >= _ORPHANED_AFTER
+        if settled:
+            reached = entry.n
+        elif sent is None and (starting or now - memory.seen.setdefault(entry.n, now) >= _ORPHANED_AFTER):
+            events += _events_again(desk, entry)
+            desk.mark_sent([entry.n])
+    if reached > before:
+        desk.bookmark.write(reached)
+    return events
+
+
+def _events_again(desk: Desk, entry: Entry) -> Events:
+    """A decision's events, from the artifact it was made on; none when a later decision has replaced that artifact."""
+    assert entry.run_id is not None, "a decision is on a run"
+    ref = FileRef.model_validate(entry.data["coverage"])
+    with desk.runs.hold(entry.run_id) as run:
+        data = run.coverage()
+        if data is None or desk.runs.wrong_file(ref) is not None:
+            return []
+        return events_of(desk, entry, read_coverage(data, name=ref.path, manifest=run.manifest))

@@ -1,0 +1,207 @@
+"""Every kind of failure at every stage: blocked, an alert that names symbol, cause and command, a command that helps.
+
+The command is read from the alert and carried out as it stands; only its blanks (reason, approver) are filled in.
+"""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shared import events as e
+from tests.integration.auditor_house import House, alerts, decisions, failure
+
+A, B = "PSE:AAA", "PSE:BBB"
+Given = Callable[[House], list[e.Event]]
+
+
+def _letter(house: House, group: str, inner: e.Event) -> e.Event:
+    raw = base64.b64encode(inner.to_json()).decode()
+    letter = e.DeadLetter(
+        origin=inner.stream,
+        entry_id="7-0",
+        group=group,
+        consumer="c",
+        deliveries=5,
+        error=failure("unexpected", "KeyError: 'close'"),
+        fields={base64.b64encode(b"data").decode(): raw},
+        run_id="r1",
+    )
+    return house.event(letter)
+
+
+def _rejected(stage: str, code: str, cause: str) -> e.Rejected:
+    return e.Rejected(stage=stage, failure=failure(code, cause))  # type: ignore[arg-type]
+
+
+# What the services say of BBB (AAA is fine), and what its gap then is: stage, code, a piece of the cause.
+FAULTS: dict[str, tuple[Given, str, str, str]] = {
+    "an unknown symbol": (
+        lambda h: [
+            h.no_metadata(B, failure("unknown_symbol", "the scanner does not know it")),
+            h.catalogued(A),
+            h.hydrated(A, B),
+            h.rated(A, B),
+        ],
+        "metadata", "unknown_symbol", "does not know it",
+    ),
+    "an upstream that was away": (
+        lambda h: [
+            h.no_metadata(B, failure("server_error", "503: the upstream failed", retryable=True)),
+            h.catalogued(A),
+            h.hydrated(A, B),
+            h.rated(A, B),
+        ],
+        "metadata", "server_error", "503",
+    ),
+    "a record that the catalog refuses": (
+        lambda h: [
+            h.event(
+                e.CatalogUpdated(run_id="r1", catalog_version=1, inserted=(A,), rejected={B: failure("bad", "tick -1")})
+            ),
+            h.hydrated(A, B),
+            h.rated(A, B),
+        ],
+        "metadata", "bad", "tick -1",
+    ),
+    "a catalog that is dead": (
+        lambda h: [h.hydrated(A, B), h.rated(A, B), h.catalogued(A)],
+        "metadata", "silence", "said nothing",
+    ),
+    "no bars": (
+        lambda h: [h.catalogued(A, B), h.hydrated(A, failed={B: failure()}), h.rated(A)],
+        "bars", "no_bars", "the series is empty",
+    ),
+    "a timeout": (
+        lambda h: [
+            h.catalogued(A, B),
+            h.hydrated(A, failed={B: failure("timeout", "10 s without a byte", retryable=True)}),
+            h.rated(A),
+        ],
+        "bars", "timeout", "10 s",
+    ),
+    "a fetcher that is dead": (
+        lambda h: [h.catalogued(A, B), h.hydrated(A), h.rated(A)],
+        "bars", "silence", "the fetcher",
+    ),
+    "stored bars that cannot be read": (
+        lambda h: [
+            h.catalogued(A, B),
+            h.hydrated(A, B),
+            h.rated(A, rejected={B: _rejected("bars", "integrity", "checksum differs")}),
+        ],
+        "bars", "integrity", "checksum differs",
+    ),
+    "toxic bars": (
+        lambda h: [
+            h.catalogued(A, B),
+            h.hydrated(A, B),
+            h.rated(A, rejected={B: _rejected("validation", "toxic", "moved +900 % on 2021-03-01")}),
+        ],
+        "validation", "toxic", "+900 %",
+    ),
+    "features that fail their schema": (
+        lambda h: [
+            h.catalogued(A, B),
+            h.hydrated(A, B),
+            h.rated(A, rejected={B: _rejected("validation", "schema", "recommend_all is 1.00000001")}),
+        ],
+        "validation", "schema", "1.00000001",
+    ),
+    "a features service that is dead": (
+        lambda h: [h.catalogued(A, B), h.hydrated(A, B), h.rated(A)],
+        "validation", "silence", "its bars came",
+    ),
+    "ratings that are rejected": (
+        lambda h: [
+            h.catalogued(A, B),
+            h.hydrated(A, B),
+            h.rated(A, rejected={B: _rejected("ratings", "empty", "no vote exists")}),
+        ],
+        "ratings", "empty", "no vote",
+    ),
+    "a dead letter": (
+        lambda h: [h.catalogued(A, B), h.hydrated(A), h.rated(A), _letter(h, "features", h.hydrated(B, batch=1))],
+        "validation", "dead_letter", "KeyError",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path / "data")
+
+
+def carry_out(house: House, text: str) -> list[e.Event]:
+    """A command line of `asof`, as a person would type it from the alert."""
+    words = shlex.split(text)
+    assert words[0] == "asof", text
+    kind, run_id, *rest = words[1:]
+    options: dict[str, list[str]] = {}
+    for name, value in zip(rest[::2], rest[1::2], strict=True):
+        options.setdefault(name.removeprefix("--"), []).append(value)
+    arguments: dict[str, object] = {}
+    if kind == "waive":
+        arguments = {
+            "symbols": options["symbol"],
+            "stage": options["stage"][0],
+            "expires": options["expires"][0],
+            "reason": "halted since June",
+            "approver": "ben",
+        }
+    result, events = house.command(kind, run_id, **arguments)
+    assert result.outcome == "done", result.message
+    return events
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_alert_names_symbol_cause_and_command_and_the_command_leads_to_promotion(house: House, fault: str) -> None:
+    given, stage, code, cause = FAULTS[fault]
+    house.start([A, B])
+    events = [each for event in given(house) for each in house.note(event)]
+    events += house.tick(3600) if not decisions(events) else []
+    (decided,) = decisions(events)
+    assert decided.decision == "blocked"
+    (gap,) = [alert for alert in alerts(events) if alert.labels["alertname"] == "CoverageGap"]
+    assert (gap.labels["stage"], gap.labels["code"]) == (stage, code)
+    assert gap.annotations["symbols"] == B
+    assert cause in gap.error
+
+    caused = carry_out(house, gap.next_command)
+    if gap.next_command.startswith("asof retry"):
+        house.tick(1)
+        caused = house.note(house.catalogued(B), house.hydrated(B, batch=5), house.rated(B, batch=5))
+    granted = decisions(caused)[-1]
+    assert granted.decision == "granted"
+    assert B in granted.symbols or granted.waivers
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (lambda h: h.home.run("r1").coverage.write_text("{}"), "feature_ingest_coverage.json"),
+        (lambda h: (h.home.run("r1").staged_parts / "0.parquet").write_text("x"), "runs/r1/staged/0.parquet"),
+    ],
+)
+def test_a_tampered_file_is_named_and_the_command_leads_to_promotion(
+    house: House, spoil: Callable[[House], object], named: str
+) -> None:
+    house.start([A, B])
+    house.note(house.catalogued(A, B), house.hydrated(A, failed={B: failure()}))
+    house.note(house.rated(A))
+    spoil(house)
+    waiver = {"stage": "bars", "reason": "halted", "approver": "ben", "expires": "2022-01-31"}
+    _, events = house.command("waive", symbols=[B], **waiver)
+    (decided,) = decisions(events)
+    assert decided.decision == "blocked"
+    assert named in decided.reason
+    (alert,) = [alert for alert in alerts(events) if alert.labels["alertname"] == "PromotionBlocked"]
+    caused = carry_out(house, alert.next_command)
+    if alert.next_command.startswith("asof retry"):
+        house.tick(1)
+        caused = house.note(house.hydrated(A, batch=1), house.rated(A, batch=1))
+    assert decisions(caused)[-1].decision == "granted"
