@@ -1,0 +1,34 @@
+"""Sending a command to the services and printing what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from asof.cli.output import Exit, emit
+
+if TYPE_CHECKING:
+    from shared.events import CommandKind, CommandResult
+
+
+def ask(kind: CommandKind, arguments: Mapping[str, Any], *, run_id: str | None = None, as_json: bool) -> CommandResult:
+    """Publish the command, wait for its result and print it. Exit code 3 when it was refused, 5 when it failed."""
+    from asof.runner import house_at_work
+    from asof.settings import HouseSettings
+
+    async def talk() -> CommandResult:
+        async with house_at_work(HouseSettings()) as session:
+            return await session.ask(kind, arguments, run_id=run_id)
+
+    result = asyncio.run(talk())
+    emit(
+        result.model_dump(mode="json"),
+        as_json=as_json,
+        render=lambda console: console.print(f"{result.outcome}: {result.message}"),
+    )
+    if result.outcome != "done":
+        raise typer.Exit(Exit.BLOCKED if result.outcome == "refused" else Exit.INTEGRITY)
+    return result

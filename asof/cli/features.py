@@ -1,0 +1,86 @@
+"""features: ratings of the master feature store, or of one run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asof.cli.output import AsJson, emit
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+_SHOWN_ROWS = 20
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(features)
+
+
+def features(
+    symbols: Annotated[
+        list[str] | None, typer.Option("--symbols", "-s", help="EXCHANGE:TICKER, may be repeated; all when absent")
+    ] = None,
+    start: Annotated[str | None, typer.Option(help="the first date")] = None,
+    end: Annotated[str | None, typer.Option(help="the last date")] = None,
+    version: Annotated[int | None, typer.Option(help="a version of the store; the newest promoted when absent")] = None,
+    run: Annotated[str | None, typer.Option(help="what this run computed, promoted or not")] = None,
+    at: Annotated[str | None, typer.Option(help="one row a symbol: what was available at this instant")] = None,
+    known_at: Annotated[str | None, typer.Option("--known-at", help="as promoted by that instant")] = None,
+    interval: Annotated[str, typer.Option()] = "1d",
+    rules: Annotated[str, typer.Option()] = "screener",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="write a Parquet file instead of printing")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show or save ratings: a matrix of dates by (symbol, feature), or one slice with --at."""
+    from asof.cli.lake import open_lake
+
+    reader = open_lake().features
+    if at is not None:
+        frame = reader.at(at, symbols, known_at=known_at, interval=interval, rules=rules)
+    else:
+        frame = reader.matrix(
+            symbols=symbols,
+            start=start,
+            end=end,
+            version=version,
+            run_id=run,
+            known_at=known_at,
+            interval=interval,
+            rules=rules,
+        )
+    if output is not None:
+        frame.to_parquet(output)
+        emit(
+            {"path": str(output), "rows": len(frame)},
+            as_json=as_json,
+            render=lambda console: console.print(f"{len(frame):,} rows in {output}"),
+        )
+        return
+    emit(_records(frame), as_json=as_json, render=lambda console: _draw(console, frame))
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, object]]:
+    import pandas as pd
+
+    flat = frame.copy()
+    if isinstance(flat.columns, pd.MultiIndex):
+        flat.columns = flat.columns.map("/".join)
+    flat = flat.reset_index()
+    return [
+        {str(name): value for name, value in row.items()}
+        for row in flat.astype(object).where(flat.notna(), None).to_dict("records")
+    ]
+
+
+def _draw(console: Console, frame: pd.DataFrame) -> None:
+    import pandas as pd
+
+    with pd.option_context("display.width", console.width, "display.max_rows", _SHOWN_ROWS, "display.max_columns", 12):
+        console.print(str(frame.tail(_SHOWN_ROWS)))
+    console.print(f"{frame.shape[0]:,} rows, {frame.shape[1]:,} columns; --output FILE saves all of them")

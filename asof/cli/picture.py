@@ -1,0 +1,75 @@
+"""Verdicts for a person: one coverage line, then each cause with its symbols and the command that fixes it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from asof.verdict import Verdict
+
+_BAR_WIDTH = 40
+_COLOURS = {"granted": "green", "blocked": "red"}
+
+
+def draw_verdict(console: Console, verdict: Verdict) -> None:
+    console.print()
+    console.print(f"run {verdict.run_id}  profile {verdict.profile}  {verdict.expected:,} candidates", style="bold")
+    if verdict.decision is None:
+        console.print(verdict.reason or "still open; `asof show` tells when it is decided")
+        return
+    draw_coverage(console, verdict)
+    for stage, code, gaps in verdict.causes():
+        _draw_cause(console, stage, code, gaps)
+    word = "PROMOTED" if verdict.promoted_version is not None else verdict.decision.upper()
+    console.print()
+    console.print(f"{word}  {verdict.reason}", style=f"bold {_COLOURS[verdict.decision]}", soft_wrap=True)
+    if verdict.promoted_version is not None:
+        console.print(f"features version {verdict.promoted_version}, catalog version {verdict.catalog_version}")
+    elif verdict.open_gaps:
+        console.print("nothing of this run is in the feature store; what was promoted before stays as it is")
+
+
+def draw_coverage(console: Console, verdict: Verdict) -> None:
+    """One line: a bar of covered, waived and open candidates, and both figures."""
+    from rich.text import Text
+
+    waived, missing = (_cells(len(gaps), verdict.expected) for gaps in (verdict.waived, verdict.open_gaps))
+    line = Text()
+    line.append("█" * (_BAR_WIDTH - waived - missing), style="green")
+    line.append("▒" * waived, style="yellow")
+    line.append("░" * missing, style="red")
+    line.append(f"  covered {verdict.covered or 0:.1%}")
+    if verdict.waived:
+        line.append(f", with waivers {verdict.covered_with_waivers or 0:.1%}")
+    counts = f"PASS {verdict.expected - len(verdict.gaps)}  WAIVED {len(verdict.waived)}  GAP {len(verdict.open_gaps)}"
+    console.print(line, soft_wrap=True)
+    console.print(counts, style="bold")
+
+
+def _cells(count: int, total: int) -> int:
+    # Rounded up: a single gap among thousands still shows.
+    return -(-count * _BAR_WIDTH // max(total, 1))
+
+
+def _draw_cause(console: Console, stage: str, code: str, gaps: list[dict[str, Any]]) -> None:
+    from rich.padding import Padding
+
+    console.print()
+    console.print(f"{stage}: {code}, {len(gaps)} {'symbol' if len(gaps) == 1 else 'symbols'}", style="bold red")
+    causes = sorted({gap["cause"] for gap in gaps})
+    if len(causes) == 1:
+        console.print(Padding(f"{causes[0]}\n{' '.join(gap['symbol'] for gap in gaps)}", (0, 0, 0, 2)))
+    else:
+        width = max(len(gap["symbol"]) for gap in gaps)
+        for gap in gaps:
+            console.print(f"  {gap['symbol']:{width}}  {gap['cause']}", soft_wrap=True)
+    console.print(f"  next: {_for_all(gaps)}", style="cyan", soft_wrap=True)
+
+
+def _for_all(gaps: list[dict[str, Any]]) -> str:
+    """The first gap's command, naming every symbol of the group."""
+    symbols = ",".join(gap["symbol"] for gap in gaps)
+    return re.sub(r"--symbol \S+", f"--symbol {symbols}", str(gaps[0]["next"]))
