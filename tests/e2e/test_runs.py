@@ -1,0 +1,162 @@
+"""Runs as their users meet them: event in, verdict out, over real processes, a real Redis and real HTTP."""
+
+from __future__ import annotations
+
+import json
+
+import duckdb
+import pandas as pd
+import pytest
+
+from shared.streams import SERVICES
+from tests.e2e.conftest import AS_OF, House
+
+pytestmark = pytest.mark.timeout(180)
+
+SYMBOLS = ["PSE:JFC", "PSE:BDO", "PSE:SM"]
+
+
+@pytest.fixture
+def running(house: House) -> House:
+    house.services()
+    return house
+
+
+def test_a_bare_payload_starts_one_run_on_which_all_services_agree(running: House):
+    entry_id = running.publish(candidates=SYMBOLS, as_of=AS_OF)
+    verdict = running.verdict(entry_id)
+    assert (verdict["decision"], verdict["covered"], verdict["expected"]) == ("granted", 1.0, 3)
+    assert running.wait(lambda: running.asof("show", entry_id)["promoted_version"], "the promotion") == 1
+    run = running.home.run(entry_id)
+    running.wait(lambda: run.metadata.exists() and run.features.exists(), "the run's files")
+    assert sorted(pd.read_parquet(run.metadata)["symbol"]) == sorted(SYMBOLS)
+
+    # The same payload tomorrow is another run; it finds the bars that are stored.
+    again = running.publish(candidates=SYMBOLS, as_of=AS_OF)
+    assert again != entry_id
+    assert running.verdict(again)["decision"] == "granted"
+
+
+def test_flat_fields_and_an_object_with_unreadable_items_run_too(running: House):
+    running.redis().xadd("run-candidates", {"candidates": '["PSE:JFC", 5, {"x": 1}]', "run_id": "flat", "as_of": AS_OF})
+    verdict = running.verdict("flat")
+    assert verdict["decision"] == "blocked"
+    assert [(gap["symbol"], gap["stage"]) for gap in verdict["gaps"]] == [("#1", "candidates"), ("#2", "candidates")]
+
+
+def test_the_same_run_id_with_other_content_is_refused_and_the_first_run_stands(running: House):
+    running.publish(candidates=SYMBOLS[:1], as_of=AS_OF, run_id="taken")
+    assert running.verdict("taken")["decision"] == "granted"
+    running.publish(candidates=SYMBOLS[:2], as_of=AS_OF, run_id="taken")
+    refused = running.wait(
+        lambda: [letter for letter in running.dead_letters() if letter["group"] == "auditor"], "a refusal"
+    )
+    assert "exists with other content" in refused[0]["error"]["message"]
+    assert running.asof("show", "taken")["expected"] == 1
+
+
+def test_two_runs_at_once_keep_what_each_of_them_saw(running: House):
+    overlapping = {"left": SYMBOLS[:2], "right": SYMBOLS[1:]}
+    for run_id, symbols in overlapping.items():
+        candidates = [{"symbol": symbol, "metadata": {"Recommend.All": 0.1}} for symbol in symbols]
+        running.publish(candidates=candidates, as_of=AS_OF, run_id=run_id)
+    for run_id, symbols in overlapping.items():
+        assert running.verdict(run_id)["decision"] == "granted"
+        run = running.home.run(run_id)
+        running.wait(lambda run=run: run.metadata.exists() and run.features.exists(), "the run's files")
+        seen = pd.read_parquet(run.metadata)
+        assert sorted(seen["symbol"]) == sorted(symbols)
+        assert set(pd.read_parquet(run.features)["symbol"]) == set(symbols)
+
+
+@pytest.mark.parametrize("victim", SERVICES)
+def test_a_service_killed_in_the_middle_of_a_run_and_started_again_completes_it(house: House, victim: str):
+    house.services(*(name for name in SERVICES if name != victim))
+    run_id = house.publish(candidates=[*SYMBOLS, "PSE:AC", "PSE:ALI"], as_of=AS_OF)
+    process = house.service(victim)
+    # As soon as it has taken something into its hands, it dies.
+    house.wait(lambda: any_delivered(house, victim) or process.poll() is not None, f"{victim} to begin")
+    house.kill(victim)
+    house.service(victim)
+    verdict = house.verdict(run_id)
+    assert (verdict["decision"], verdict["covered"]) == ("granted", 1.0)
+    assert house.wait(lambda: house.asof("show", run_id)["promoted_version"], "the promotion") == 1
+
+
+def any_delivered(house: House, service: str) -> bool:
+    from shared.streams import consumed_by
+
+    client = house.redis()
+    for stream in consumed_by(service):
+        if client.exists(stream):
+            for group in client.xinfo_groups(stream):
+                if group["name"].decode() == service and group["entries-read"]:
+                    return True
+    return False
+
+
+def test_silence_of_a_stopped_service_becomes_named_gaps_an_alert_and_a_blocked_run(house: House):
+    house.services("fetcher", "catalog", "auditor")
+    house.publish(candidates=SYMBOLS, as_of=AS_OF, run_id="silent", deadline_s=6)
+    verdict = house.verdict("silent", timeout_s=30)
+    assert verdict["decision"] == "blocked"
+    assert {(gap["symbol"], gap["stage"], gap["code"]) for gap in verdict["gaps"]} == {
+        (symbol, "validation", "silence") for symbol in SYMBOLS
+    }
+    coverage = json.loads(house.home.run("silent").coverage.read_text())
+    assert sum(1 for symbol in coverage["expected"] if symbol in coverage["outcomes"]) == len(SYMBOLS)
+    alerts = house.wait(lambda: house.redis().xrange("alerts"), "an alert")
+    fired = [json.loads(fields[b"data"])["data"] for _, fields in alerts]
+    assert any("silent" in json.dumps(alert) and alert["status"] == "firing" for alert in fired)
+
+
+BAD = [
+    (b"{", "JSON"),
+    (b"[]", "empty"),
+    (b'{"candidates": []}', "empty"),
+    (b"{}", "asof refresh"),
+    (b'{"candidates": ["PSE:JFC"], "surprise": 1}', "surprise"),
+    (b'{"candidates": ["PSE:JFC"], "run_id": "a/b"}', "run_id"),
+    (b'{"candidates": ["PSE:JFC"], "deadline_s": "soon"}', "deadline_s"),
+    (b"x" * (10 << 20), "bytes"),
+    (b"[" * 50_000, "JSON"),
+]
+
+
+def test_bad_input_is_dead_lettered_with_the_reason_and_stops_nothing_else(running: House):
+    client = running.redis()
+    for raw, _ in BAD:
+        client.xadd("run-candidates", {"data": raw})
+    client.xadd("symbol-metadata", {"data": b'{"symbol": "../../etc/passwd"}'})
+    client.xadd("run-candidates", {"surprise": b"1"})
+    after = running.publish(candidates=["PSE:JFC", "../../etc/passwd", "PSE:../../etc/passwd"], as_of=AS_OF)
+    verdict = running.verdict(after)
+    outcomes = {gap["symbol"]: gap["stage"] for gap in verdict["gaps"]}
+    assert outcomes == {"#1": "candidates", "PSE:../../etc/passwd": "metadata"}
+    by_entry: dict[str, dict[str, str]] = {}
+    for letter in running.dead_letters():
+        by_entry.setdefault(letter["entry_id"], {})[letter["group"]] = letter["error"]["message"]
+    entries = client.xrange("run-candidates")
+    for (entry_id, _), (raw, words) in zip(entries, BAD, strict=False):
+        assert words in by_entry[entry_id.decode()]["auditor"], raw[:60]
+    running.wait(
+        lambda: all(group["pending"] == 0 for group in client.xinfo_groups("run-candidates")), "nothing pending"
+    )
+    assert not list(running.home.root.parent.glob("**/passwd"))
+
+
+def test_pandas_and_duckdb_open_every_file_that_a_run_leaves(running: House):
+    run_id = running.publish(candidates=SYMBOLS, as_of=AS_OF)
+    running.verdict(run_id)
+    export = running.home.features_export
+    running.wait(lambda: export.exists() and running.home.run(run_id).features.exists(), "the exports")
+    running.wait(lambda: running.home.symbols_export.exists(), "the symbols export")
+    files = list(running.home.root.glob("**/*.parquet"))
+    assert len(files) > 8
+    for file in files:
+        assert len(pd.read_parquet(file)) == duckdb.sql(f"select count(*) from read_parquet('{file}')").fetchone()[0]
+    matrix = pd.read_parquet(export)
+    assert isinstance(matrix.index, pd.DatetimeIndex)
+    assert str(matrix.index.tz) == "UTC"
+    assert matrix.columns.nlevels == 2
+    assert ("PSE:JFC", "recommend_all") in matrix.columns
