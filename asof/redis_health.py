@@ -142,7 +142,9 @@ async def _group(redis: Redis, stream: str, service: str, row: dict[str, Any], n
         summary: dict[str, Any] = await redis.xpending(stream, service)
         if summary["min"] is not None:
             oldest_s = max(0.0, now - int(summary["min"].split(b"-")[0]) / 1000)
-        silent: list[dict[str, Any]] = await redis.xpending_range(stream, service, "-", "+", 1, idle=int(_SILENT_S * 1000))
+        silent: list[dict[str, Any]] = await redis.xpending_range(
+            stream, service, "-", "+", 1, idle=int(_SILENT_S * 1000)
+        )
         longest_idle_s = silent[0]["time_since_delivered"] / 1000 if silent else 0.0
     idle = [consumer["idle"] / 1000 for consumer in consumers]
     return Group(stream, service, row["lag"], row["pending"], oldest_s, longest_idle_s, min(idle, default=None))

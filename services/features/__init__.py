@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from services.features.adapters.reader import FeatureReader
     from services.features.domain.ratings.frames import TechnicalRatings
     from services.features.domain.ratings.panel import PanelRatings, compute_panel
     from services.features.domain.ratings.state import RatingState
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "FeatureConsistencyValidator": "services.features.domain.validation",
+    "FeatureReader": "services.features.adapters.reader",
     "FeatureStoreSchema": "services.features.domain.validation",
     "IngestionValidator": "services.features.domain.validation",
     "PanelRatings": "services.features.domain.ratings.panel",
@@ -27,6 +29,7 @@ _HOMES = {
 
 __all__ = [
     "FeatureConsistencyValidator",
+    "FeatureReader",
     "FeatureStoreSchema",
     "IngestionValidator",
     "PanelRatings",
