@@ -139,14 +139,21 @@ class House:
         return [json.loads(fields[b"data"])["data"] for _, fields in self.redis().xrange("dead-letters")]
 
     def close(self) -> None:
-        for process in self.processes.values():
-            process.terminate()
-        for process in self.processes.values():
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        # Redis last: a service that stops finishes what is in flight, which it cannot without its server.
+        server = self.processes.pop("redis", None)
+        _stop(list(self.processes.values()))
+        _stop([server] if server else [])
+
+
+def _stop(processes: list[subprocess.Popen[str]]) -> None:
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 @pytest.fixture(scope="session")

@@ -112,7 +112,7 @@ def test_silence_of_a_stopped_service_becomes_named_gaps_an_alert_and_a_blocked_
 
 BAD = [
     (b"{", "JSON"),
-    (b"[]", "empty"),
+    (b"[]", "no JSON object"),
     (b'{"candidates": []}', "empty"),
     (b"{}", "asof refresh"),
     (b'{"candidates": ["PSE:JFC"], "surprise": 1}', "surprise"),
@@ -154,7 +154,7 @@ def test_pandas_and_duckdb_open_every_file_that_a_run_leaves(running: House):
     files = list(running.home.root.glob("**/*.parquet"))
     assert len(files) > 8
     for file in files:
-        assert len(pd.read_parquet(file)) == duckdb.sql(f"select count(*) from read_parquet('{file}')").fetchone()[0]
+        assert len(pd.read_parquet(file)) == duckdb.sql(f"select count(*) from read_parquet('{file}')").fetchall()[0][0]
     matrix = pd.read_parquet(export)
     assert isinstance(matrix.index, pd.DatetimeIndex)
     assert str(matrix.index.tz) == "UTC"
