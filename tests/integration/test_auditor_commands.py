@@ -56,6 +56,22 @@ def test_retry_asks_again_for_what_failed_and_nothing_else(house: House) -> None
     assert decisions(caused)[0].symbols == ("PSE:JFC", "PSE:SM")
 
 
+def test_a_retry_counts_late_results_before_it_asks_for_anything_again(house: House) -> None:
+    house.start(THREE, deadline_s=30)
+    house.note(house.catalogued(*THREE), house.hydrated("PSE:JFC", "PSE:BDO"), house.rated("PSE:JFC"))
+    assert decisions(house.tick(30))[0].decision == "blocked"
+    house.note(house.rated("PSE:BDO", batch=1))
+    result, caused = house.command("retry")
+    assert result.references["symbols"] == ["PSE:SM"]
+    assert orders(caused)[0].arguments["bars"] == ["PSE:SM"]
+    assert decisions(house.tick(3600))[-1].decision == "blocked"
+    house.note(house.hydrated("PSE:SM", batch=2), house.rated("PSE:SM", batch=2))
+    result, caused = house.command("retry")
+    assert (result.outcome, result.references["symbols"]) == ("done", [])
+    assert orders(caused) == []
+    assert decisions(caused)[-1].symbols == tuple(THREE)
+
+
 def test_the_auditors_own_order_is_not_taken_for_a_persons(house: House) -> None:
     blocked(house)
     _, caused = house.command("retry")

@@ -6,10 +6,20 @@ from datetime import timedelta
 
 from services.auditor.domain.again import asked_again
 from services.auditor.domain.chain import Entry
-from services.auditor.domain.notes import Reopened
-from services.auditor.handlers.answers import Done, NotOurs, check_closed, check_not_granted, result_of, run_of
+from services.auditor.domain.notes import Closed, Reopened
+from services.auditor.handlers.answers import (
+    Done,
+    NotOurs,
+    check_closed,
+    check_not_granted,
+    entries_of,
+    references_of,
+    result_of,
+    run_of,
+    said,
+)
 from services.auditor.handlers.desk import SOURCE, Desk
-from services.auditor.handlers.verdict import waived_coverage
+from services.auditor.handlers.verdict import Ruling, rule, waived_coverage
 from services.auditor.ports import HeldRun
 from shared.clock import format_instant
 from shared.errors import ContractError
@@ -21,11 +31,17 @@ def retry(desk: Desk, command: Command, event: Event[Command]) -> Done:
         # The auditor's own order to the fetcher, on the stream that both of them read.
         raise NotOurs
     run_id = run_of(command)
+    ruling = None
     with desk.runs.hold(run_id) as run:
         entered = desk.ledger.find(f"reopened:{command.command_id}")
         if entered is None:
             check_closed(run)
             check_not_granted(desk, run)
+            ruling = _take_in_late(desk, run)
+            if ruling is not None and ruling.decision.granted:
+                message = f"nothing is asked for again, late results had come. {said(ruling)}"
+                result = result_of(command, "done", message, symbols=[], **references_of(ruling))
+                return result, ruling.events, entries_of(ruling)
             entered = _reopen(desk, command, run)
         manifest = run.manifest
         assert manifest is not None, "a reopened run was opened"
@@ -45,8 +61,24 @@ def retry(desk: Desk, command: Command, event: Event[Command]) -> Done:
     )
     symbols = {*again["metadata"], *again["bars"]}
     message = f"run {run_id} is open again for {len(symbols):,} symbols until {entered.data['deadline_at']}"
-    result = result_of(command, "done", message, symbols=sorted(symbols), round=entered.data["round"])
-    return result, [desk.event(order, time=event.time)], []
+    result = result_of(
+        command,
+        "done",
+        message,
+        symbols=sorted(symbols),
+        round=entered.data["round"],
+        deadline_at=entered.data["deadline_at"],
+    )
+    told = [] if ruling is None else ruling.events
+    return result, [*told, desk.event(order, time=event.time)], [] if ruling is None else entries_of(ruling)
+
+
+def _take_in_late(desk: Desk, run: HeldRun) -> Ruling | None:
+    """What came after the run had closed is there: it is counted, so that only what is missing is asked for again."""
+    if not run.journal.late:
+        return None
+    run.append([Closed(desk.clock(), "promote")])
+    return rule(desk, run)
 
 
 def _reopen(desk: Desk, command: Command, run: HeldRun) -> Entry:
