@@ -35,11 +35,11 @@ def to_matrix(table: pa.Table, symbols: Sequence[str] | None, features: Sequence
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.unify_dictionaries().combine_chunks()
     words = [str(word) for word in encoded.dictionary.to_pylist()]
-    names = sorted(set(words)) if symbols is None else list(symbols)
+    indices = encoded.indices.to_numpy(zero_copy_only=False)
+    # A dictionary may hold words that no row uses: symbols that were refused beside those that were stored.
+    names = sorted({words[index] for index in np.unique(indices)}) if symbols is None else list(symbols)
     place = {name: number for number, name in enumerate(names)}
-    codes = np.array([place.get(word, -1) for word in words], dtype=np.intp)[
-        encoded.indices.to_numpy(zero_copy_only=False)
-    ]
+    codes = np.array([place.get(word, -1) for word in words], dtype=np.intp)[indices]
     times, rows = np.unique(stamps, return_inverse=True)
     blocks = {name: _block(table[name], name, (len(names), len(times)), codes, rows) for name in features}
     columns = {(symbol, name): blocks[name][number] for number, symbol in enumerate(names) for name in features}
