@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Literal
 
 from pydantic import AwareDatetime
@@ -57,6 +58,10 @@ class RunManifest(Frozen):
     content_sha256: str
     event_id: str
     requested_by: str | None
+
+    @cached_property
+    def expected_set(self) -> frozenset[str]:
+        return frozenset(self.expected)
 
 
 def content_sha256(asked: RunCandidates) -> str:

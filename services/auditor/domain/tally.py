@@ -71,6 +71,7 @@ class Tally:
         self.reopened: list[datetime] = []
         self._asked_again: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
         self.before: dict[tuple[str, Stage], Heard] = {}
+        self._once_failed: set[str] = set()
         self._seen: set[str] = set()
 
     def add(self, note: Note) -> bool:
@@ -122,15 +123,24 @@ class Tally:
 
     def pending(self, manifest: RunManifest) -> int:
         """How many ends are still open: one for a symbol's metadata, one for its bars and ratings."""
-        expected = manifest.expected
+        expected = manifest.expected_set
         count = 0
         if "metadata" in manifest.stages:
-            count += sum(symbol not in self.metadata for symbol in expected)
+            count += len(expected.difference(self.metadata))
         if "ratings" in manifest.stages:
-            count += sum(symbol not in self.rated and self._bars_may_come(symbol) for symbol in expected)
+            count += sum(map(self._bars_may_come, expected.difference(self.rated)))
         elif "bars" in manifest.stages:
-            count += sum(symbol not in self.bars for symbol in expected)
+            count += len(expected.difference(self.bars))
         return count
+
+    def is_complete(self, manifest: RunManifest) -> bool:
+        """Whether nothing is pending. Asked after every batch of events, so what cannot be is seen without a loop."""
+        expected = len(manifest.expected)
+        if "metadata" in manifest.stages and len(self.metadata) < expected:
+            return False
+        if "ratings" in manifest.stages and len(self.rated) + len(self._once_failed) < expected:
+            return False
+        return self.pending(manifest) == 0
 
     def attempts_known(self, manifest: RunManifest) -> bool:
         """Whether the attempts that were reported account for every symbol that has an outcome in this round.
@@ -157,10 +167,10 @@ class Tally:
 
     def failed(self, manifest: RunManifest) -> bool:
         """True when any expected symbol has failed anywhere: what ends a strict run."""
+        tables = (self.metadata, self.bars, self.rated)
         return bool(manifest.malformed) or any(
-            heard is not None and not heard.ok
-            for symbol in manifest.expected
-            for heard in (self.metadata.get(symbol), self.bars.get(symbol), self.rated.get(symbol))
+            symbol in manifest.expected_set and any(symbol in table and not table[symbol].ok for table in tables)
+            for symbol in self._once_failed
         )
 
     def rated_with(self, expected: Iterable[str]) -> dict[str, Mapping[str, Any]]:
@@ -225,6 +235,8 @@ class Tally:
             self._hear(table, symbol, Heard(False, note.time, note.id, stage, failure))
 
     def _hear(self, table: dict[str, Heard], symbol: str, heard: Heard) -> None:
+        if not heard.ok:
+            self._once_failed.add(symbol)
         if not heard.ok and self.reopened and heard.time < self.reopened[-1]:
             again = self._asked_again[0] if table is self.metadata else self._asked_again[1]
             if symbol in again:

@@ -58,7 +58,7 @@ def _closing(desk: Desk, manifest: RunManifest, run: HeldRun) -> ClosedBy | None
     tally = run.journal.tally
     if manifest.strict and tally.failed(manifest):
         return "strict"
-    if tally.pending(manifest) == 0 and not _awaits_attempts(desk, manifest, run):
+    if tally.is_complete(manifest) and not _awaits_attempts(desk, manifest, run):
         return "complete"
     return "deadline" if desk.clock() >= run.journal.deadline(manifest) else None
 

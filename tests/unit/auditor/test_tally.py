@@ -171,6 +171,24 @@ def test_an_empty_tally_awaits_one_end_for_metadata_and_one_for_the_rest(stages:
     assert fold([]).pending(manifest(stages=stages)) == ends
 
 
+@pytest.mark.parametrize("stages", [["metadata"], ["bars"], ["metadata", "bars", "ratings"], ["ratings"]])
+def test_it_is_complete_exactly_when_nothing_is_pending_and_has_failed_when_any_expected_symbol_has(
+    stages: list[str],
+) -> None:
+    rng = random.Random(3)
+    # What is said of symbols that nobody asked for must not stand in for those that were.
+    for expected in ((A, B, C, D), (A, B), (C,), ("PSE:Z",)):
+        run = manifest(expected, stages=stages)
+        for _ in range(50):
+            tally = fold([])
+            for each in rng.sample(NOTES, len(NOTES)):
+                tally.add(each)
+                assert tally.is_complete(run) == (tally.pending(run) == 0)
+                tables = (tally.metadata, tally.bars, tally.rated)
+                failed = any(symbol in table and not table[symbol].ok for symbol in expected for table in tables)
+                assert tally.failed(run) == failed
+
+
 def test_silence_names_who_was_silent_and_what_was_heard_before() -> None:
     coverage = assess(
         manifest(), fold(NOTES[:1] + NOTES[4:5]), closed_at=T0 + timedelta(seconds=64), closed_by="deadline"
