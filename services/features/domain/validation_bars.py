@@ -116,8 +116,9 @@ class IngestionValidator:
         with np.errstate(invalid="ignore"):
             body = values[:, [_OPEN, _CLOSE]]
             excess = np.maximum((body - values[:, [_HIGH]]).max(axis=1), (values[:, [_LOW]] - body).max(axis=1))
-            # A range that is no range is the symbol's fault, not this bar's.
-            suspect = (reasons == "") & (excess > 0) & (values[:, _HIGH] >= values[:, _LOW]) & np.isfinite(excess)
+            # A price that is none, and a range that is none, are the symbol's fault, not this bar's.
+            sound = (np.isfinite(values[:, :4]) & (values[:, :4] > 0)).all(axis=1)
+            suspect = (reasons == "") & sound & (values[:, _HIGH] >= values[:, _LOW]) & (excess > 0)
         for row in np.flatnonzero(suspect):
             tick = self.ticks.get(batch.symbols[batch.codes[row]]) or price_grid(values[row, :4])
             if excess[row] > tick * (1 + 1e-9) + 1e-9 * values[row, _HIGH]:
