@@ -7,6 +7,7 @@ all of them below another key such as `ratings`, `technicals` or `values`. The s
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +25,8 @@ _NAMES: Final[Mapping[str, str]] = {
     "adx": "adx",
 }
 _TICK: Final = "ticksize"
+# JSON has whole numbers that no float holds.
+_LARGEST: Final = sys.float_info.max
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ def current_values(candidates: tuple[Candidate, ...], *, observed_at: datetime) 
     current: dict[str, Current] = {}
     refused: dict[str, str] = {}
     for candidate in candidates:
-        found = {name: value for name, value in _ratings(candidate.metadata) if value is not None}
+        found = dict(_ratings(candidate.metadata))
         wrong = [_problem(name, value) for name, value in found.items()]
         problem = next((text for text in wrong if text), None)
         if problem is not None:
@@ -65,19 +68,19 @@ def current_values(candidates: tuple[Candidate, ...], *, observed_at: datetime) 
 def stated_tick(candidate: Candidate) -> float | None:
     """The tick size that a candidate's metadata states, or None."""
     for path, value in _walk(candidate.metadata, ()):
-        if _plain(path[-1]) == _TICK and _is_number(value) and 0 < value < math.inf:
+        if _plain(path[-1]) == _TICK and _is_number(value) and 0 < value <= _LARGEST:
             return float(value)
     return None
 
 
 def _ratings(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Every feature's shallowest value, in the order of FEATURES."""
+    """Every feature's shallowest value that is not null, in the order of FEATURES."""
     found: dict[str, Any] = {}
     for path, value in sorted(_walk(metadata, ()), key=lambda leaf: len(leaf[0])):
         for depth in (1, 2):
             # "Recommend.All" is one key or two, one inside the other.
             name = _NAMES.get(_plain("".join(path[-depth:])))
-            if name is not None and name not in found:
+            if name is not None and name not in found and value is not None:
                 found[name] = value
     for name in FEATURES:
         if name in found:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from services.features.domain.bars_batch import BarsBatch, Layout
 from services.features.domain.ratings.panel import compute_panel
-from services.features.domain.sessions import Market, Stamps, available_at
+from services.features.domain.sessions import Market, Stamps, available_at, date_text
 from services.features.domain.validation import (
     FeatureConsistencyValidator,
     FeatureStoreSchema,
@@ -68,12 +68,14 @@ def rate(
     known_at = _known_at(bars, markets, interval)
     past = known_at <= as_of
     batch, known_at = bars.rows(past), known_at[past]
-    report = IngestionValidator(markets, ticks).validate(batch)
+    report = IngestionValidator(markets, ticks, interval).validate(batch)
     kept = np.flatnonzero(~batch.of_symbols(set(report.rejected)))
     features = _features(batch.rows(_mask(kept, len(batch))), report.usable[kept], rules)
     features, broken = FeatureStoreSchema.inspect(features)
     inconsistent = FeatureConsistencyValidator(as_of, rules, markets).inspect(features)
-    refused = {symbol: _refusal(finding) for symbol, finding in report.rejected.items()}
+    refused = {
+        symbol: _refusal(_of_what_was_known(symbol, finding, bars)) for symbol, finding in report.rejected.items()
+    }
     for symbol, finding in (*broken.items(), *inconsistent.items()):
         refused.setdefault(symbol, Refusal("validation", _moved(finding, kept)))
     values = {name: np.full(len(batch), np.nan) for name in FEATURES}
@@ -96,12 +98,27 @@ def _known_at(bars: BarsBatch, markets: Mapping[str, Market], interval: str) -> 
 
 
 def _features(batch: BarsBatch, usable: NDArray[np.bool_], rules: str) -> Features:
+    if len(batch) == 0:
+        return describe(batch, usable, {name: np.empty(0) for name in FEATURES})
     layout = Layout.of(batch)
     bars = np.where(usable[:, None], batch.values, np.nan)
     open_, high, low, close, volume = (layout.panel(bars[:, column]) for column in range(5))
     panel = compute_panel(open_, high, low, close, volume, rules)
     values = {name: layout.rows(getattr(panel, name)) for name in FEATURES}
     return describe(batch, usable, values)
+
+
+def _of_what_was_known(symbol: str, finding: Finding, given: BarsBatch) -> Finding:
+    """`no_bars` of a symbol that has bars, all of them too late for the run, says so."""
+    rows = np.flatnonzero(given.of_symbols({symbol})) if finding.code == "no_bars" else ()
+    if len(rows) == 0:
+        return finding
+    first = date_text(int(given.stamps[rows].min()))
+    return Finding(
+        finding.code,
+        f"none of its {len(rows):,} bars was known by the run's as_of; the first is of {first}",
+        finding.rows,
+    )
 
 
 def _refusal(finding: Finding) -> Refusal:

@@ -130,6 +130,27 @@ def is_between_sessions(instant: int, market: Market) -> int | None:
     return int(sessions.dates[closed - 1])
 
 
+def missing_sessions(stamps: Stamps, market: Market, interval: str) -> Stamps:
+    """The calendar's dates between the first and the last of these stamps (ascending) of which there is no bar.
+
+    A daily bar or a longer one is of every date that it covers; a shorter one of the session in which it begins.
+    """
+    sessions = market.sessions
+    if sessions is None or len(stamps) == 0:
+        return np.empty(0, dtype=np.int64)
+    length = interval_length(interval)
+    first, last = stamps[0], stamps[-1]
+    if length % DAY:
+        due = (sessions.closes > first) & (sessions.opens <= last)
+        begun = np.searchsorted(stamps, sessions.opens[due]) < np.searchsorted(stamps, sessions.closes[due])
+    else:
+        due = (sessions.dates >= first) & (sessions.dates <= last)
+        before = np.searchsorted(stamps, sessions.dates[due], side="right") - 1
+        begun = stamps[before] + length > sessions.dates[due]
+    missing: Stamps = sessions.dates[due][~begun]
+    return missing
+
+
 def to_stamp(instant: datetime) -> int:
     """Microseconds since 1970 of an aware datetime."""
     return (instant - _EPOCH) // timedelta(microseconds=1)

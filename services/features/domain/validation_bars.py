@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from services.features.domain.bars_batch import PRICES, VALUES, BarsBatch, Mask, first_and_last
-from services.features.domain.sessions import Market, date_text
+from services.features.domain.bars_batch import PRICES, VALUES, BarsBatch, Mask
+from services.features.domain.sessions import Market, date_text, missing_sessions
 
 MOST_OF_A_CLOSE: Final = 6.0
 """A close may be six times the one before (+500 %): a coin did +392 % in a day, a reverse split +1,500 %."""
@@ -78,11 +78,12 @@ class IngestionValidator:
     """Checks the bars of any number of symbols at once.
 
     `markets`: when each symbol trades, for the sessions that lack a bar. `ticks`: each symbol's tick size; where it
-    is not given, the decimal grid in which the prices of the bar in question are written.
+    is not given, the decimal grid in which the prices of the bar in question are written. `interval`: of the bars.
     """
 
     markets: Mapping[str, Market] = field(default_factory=dict)
     ticks: Mapping[str, float] = field(default_factory=dict)
+    interval: str = "1d"
 
     def validate(self, bars: BarsBatch | Mapping[str, pd.DataFrame]) -> IngestionReport:
         """The report over all symbols. A symbol's fault stops no other; nothing is raised but ContractError for input
@@ -126,15 +127,12 @@ class IngestionValidator:
         return reasons
 
     def _missing_sessions(self, batch: BarsBatch) -> dict[str, str]:
-        first, last = first_and_last(batch)
         found = {}
         for code, symbol in enumerate(batch.symbols):
             market = self.markets.get(symbol)
-            if market is None or market.sessions is None or last[code] == 0:
+            if market is None or market.sessions is None:
                 continue
-            dates = market.sessions.dates
-            due = dates[np.searchsorted(dates, first[code]) : np.searchsorted(dates, last[code], side="right")]
-            absent = due[~np.isin(due, batch.stamps[batch.codes == code])]
+            absent = missing_sessions(np.sort(batch.stamps[batch.codes == code]), market, self.interval)
             if len(absent):
                 found[symbol] = f"gaps: {_counted(absent, 'sessions without a bar')}"
         return found
