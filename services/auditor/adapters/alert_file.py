@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from services.auditor.adapters.line_file import LineFile
 from services.auditor.adapters.locks import locked
 from services.auditor.domain.alert_book import Book
+from shared.clock import format_instant
 from shared.events import Alert
 from shared.paths import Home
 
@@ -54,15 +55,18 @@ class AlertFile:
             self._book.apply(line)
 
 
-def list_alerts(home: Home) -> list[dict[str, Any]]:
+def list_alerts(home: Home, *, now: datetime) -> list[dict[str, Any]]:
     """Every alert that lasts, and the newest that ended, as Alertmanager-like objects; the newest last."""
+    rows = []
     with AlertFile(home, repeat=timedelta(days=1)).open() as book:
-        rows = [
-            {
-                **row.alert.model_dump(mode="json", exclude_none=True),
-                "acknowledged_by": row.acknowledged_by,
-                "told": {channel: at.isoformat() for channel, at in row.told.items()},
-            }
-            for row in book.rows.values()
-        ]
+        for row in book.rows.values():
+            silent = book.silenced_until(row.alert, now)
+            rows.append(
+                {
+                    **row.alert.model_dump(mode="json", exclude_none=True),
+                    "acknowledged_by": row.acknowledged_by,
+                    "silenced_until": None if silent is None else format_instant(silent),
+                    "told": {channel: format_instant(at) for channel, at in row.told.items()},
+                }
+            )
     return sorted(rows, key=lambda row: (row["starts_at"], row["fingerprint"]))

@@ -74,11 +74,15 @@ class Book:
         """Whom to tell what, now."""
         names = list(channels)
         for row in self.rows.values():
-            if any(silence.holds(row.alert, now) for silence in self.silences):
+            if self.silenced_until(row.alert, now) is not None:
                 continue
             for channel in names:
                 if self._is_due(row, channel, now):
                     yield channel, row.alert
+
+    def silenced_until(self, alert: Alert, now: datetime) -> datetime | None:
+        """Until when this alert is held back; None when it is not."""
+        return max((silence.until for silence in self.silences if silence.holds(alert, now)), default=None)
 
     def firing(self) -> list[Row]:
         return [row for row in self.rows.values() if row.alert.status == "firing"]

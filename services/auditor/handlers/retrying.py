@@ -19,7 +19,7 @@ from services.auditor.handlers.answers import (
     said,
 )
 from services.auditor.handlers.desk import SOURCE, Desk
-from services.auditor.handlers.verdict import Ruling, rule, waived_coverage
+from services.auditor.handlers.verdict import preview, rule, waived_coverage
 from services.auditor.ports import HeldRun
 from shared.clock import format_instant
 from shared.errors import ContractError
@@ -31,16 +31,16 @@ def retry(desk: Desk, command: Command, event: Event[Command]) -> Done:
         # The auditor's own order to the fetcher, on the stream that both of them read.
         raise NotOurs
     run_id = run_of(command)
-    ruling = None
     with desk.runs.hold(run_id) as run:
         entered = desk.ledger.find(f"reopened:{command.command_id}")
         if entered is None:
             check_closed(run)
             check_not_granted(desk, run)
-            ruling = _take_in_late(desk, run)
-            if ruling is not None and ruling.decision.granted:
-                message = f"nothing is asked for again, late results had come. {said(ruling)}"
-                result = result_of(command, "done", message, symbols=[], **references_of(ruling))
+            if _late_results_complete(desk, run):
+                ruling = rule(desk, run)
+                message = f"nothing is asked for again, what was missing came late. {said(ruling)}"
+                outcome = "done" if ruling.decision.granted else "refused"
+                result = result_of(command, outcome, message, symbols=[], **references_of(ruling))
                 return result, ruling.events, entries_of(ruling)
             entered = _reopen(desk, command, run)
         manifest = run.manifest
@@ -69,16 +69,15 @@ def retry(desk: Desk, command: Command, event: Event[Command]) -> Done:
         round=entered.data["round"],
         deadline_at=entered.data["deadline_at"],
     )
-    told = [] if ruling is None else ruling.events
-    return result, [*told, desk.event(order, time=event.time)], [] if ruling is None else entries_of(ruling)
+    return result, [desk.event(order, time=event.time)], []
 
 
-def _take_in_late(desk: Desk, run: HeldRun) -> Ruling | None:
-    """What came after the run had closed is there: it is counted, so that only what is missing is asked for again."""
+def _late_results_complete(desk: Desk, run: HeldRun) -> bool:
+    """Count what came after the run had closed, so that only what is missing is asked for; whether that is nothing."""
     if not run.journal.late:
-        return None
+        return False
     run.append([Closed(desk.clock(), "promote")])
-    return rule(desk, run)
+    return preview(desk, run, ()).granted
 
 
 def _reopen(desk: Desk, command: Command, run: HeldRun) -> Entry:

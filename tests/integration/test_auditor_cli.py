@@ -1,0 +1,160 @@
+"""What the person on duty does, by the commands themselves, in a house of real processes on a real server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import AS_OF, ROOT, House
+
+pytestmark = pytest.mark.timeout(120)
+
+TWO = ["PSE:JFC", "PSE:BDO"]
+UNKNOWN = "PSE:NOSUCH"
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """Every service runs; the run `silent` was closed by its deadline while there was no fetcher."""
+    house = House(tmp_path_factory.mktemp("house"), tmp_path_factory.mktemp("cache"))
+    try:
+        house.server()
+        house.replay()
+        house.services("catalog", "features", "auditor")
+        house.publish(candidates=TWO, as_of=AS_OF, run_id="silent", deadline_s=1)
+        house.verdict("silent")
+        house.service("fetcher")
+        yield house
+    finally:
+        house.close()
+
+
+@pytest.fixture(scope="module")
+def promoted(house: House) -> House:
+    """The run `whole` is promoted, from other bars than the run `silent` promotes after it."""
+    house.publish(candidates=TWO, as_of="2021-12-14T08:00:00Z", run_id="whole")
+    house.verdict("whole")
+    house.wait(lambda: house.asof("show", "whole")["promoted_version"], "the promotion")
+    return house
+
+
+def blocked(house: House, run_id: str) -> dict[str, Any]:
+    """A run that lacks a symbol which the upstream does not know."""
+    house.publish(candidates=[*TWO, UNKNOWN], as_of=AS_OF, run_id=run_id)
+    verdict = house.verdict(run_id)
+    assert verdict["decision"] == "blocked"
+    return verdict
+
+
+def printed(house: House, *arguments: str, code: int = 0) -> str:
+    """What the command says to a person."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "asof", *arguments],
+        cwd=ROOT, env=house.environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ended.returncode == code, f"exit {ended.returncode}: {ended.stdout}{ended.stderr}"
+    return ended.stdout + ended.stderr
+
+
+def test_a_dead_service_is_an_alert_and_the_retry_that_it_names_promotes_the_run(promoted: House) -> None:
+    house = promoted
+    (alert,) = [row for row in house.asof("alerts") if row["labels"].get("code") == "silence"]
+    assert alert["annotations"]["symbols"].split() == TWO
+    assert "the fetcher said nothing" in alert["error"]
+    assert alert["next_command"] == "asof retry silent"
+    verdict = house.asof(*alert["next_command"].split()[1:])
+    assert (verdict["decision"], verdict["covered"]) == ("granted", 1.0)
+    assert verdict["promoted_version"] == 2
+    assert [row for row in house.asof("alerts") if row["run_id"] == "silent"] == []
+    ended = [row for row in house.asof("alerts", "--all") if row["run_id"] == "silent"]
+    assert {row["status"] for row in ended} == {"resolved"}
+    # Nothing is left that could be asked for again.
+    refused = house.asof("retry", "silent", code=3)
+    assert refused["outcome"] == "refused"
+    assert "its promotion is granted" in refused["message"]
+
+
+def test_alerts_are_read_acknowledged_and_silenced(house: House) -> None:
+    blocked(house, "noisy")
+    text = printed(house, "alerts")
+    assert f"FIRING  1 symbol of run noisy failed at metadata (unknown_symbol): {UNKNOWN}" in text
+    assert f"next        asof waive noisy --symbol {UNKNOWN} --stage metadata" in text
+    first, second = [row for row in house.asof("alerts") if row["run_id"] == "noisy"]
+    house.asof("alerts", "ack", first["fingerprint"][:10])
+    until = "2099-01-01T00:00:00Z"
+    house.asof("alerts", "silence", second["fingerprint"], "--until", until, "--reason", "we know")
+    house.asof("alerts", "silence", "--label", "stage=nowhere", "--until", until)
+    rows = {row["fingerprint"]: row for row in house.asof("alerts")}
+    assert rows[first["fingerprint"]]["acknowledged_by"]
+    assert rows[first["fingerprint"]]["silenced_until"] is None
+    assert rows[second["fingerprint"]]["silenced_until"] == until
+    assert f"silent      until {until}" in printed(house, "alerts")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "what"),
+    [
+        (("alerts", "ack", "nonsense"), 3, "no alert that lasts"),
+        (("alerts", "silence", "--until", "2001-01-01", "-l", "stage=bars"), 3, "has passed"),
+        (("alerts", "silence", "--until", "2099-01-01"), 3, "would hold back every alert"),
+        (("alerts", "silence", "--until", "2099-01-01", "-l", "stage"), 2, "'stage' is no label"),
+        (("alerts", "silence"), 2, "--until"),
+        (("retry", "nope"), 3, "there is no run 'nope'"),
+        (("rollback", "--to", "99"), 3, "99"),
+        (("promote", "nope"), 3, "there is no run 'nope'"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_the_reason_and_its_exit_code(
+    house: House, arguments: tuple[str, ...], code: int, what: str
+) -> None:
+    assert what in printed(house, *arguments, code=code)
+    answer = house.asof(*arguments, code=code)
+    assert what in json.dumps(answer)
+
+
+def test_a_waiver_is_previewed_given_listed_and_lets_the_rest_in(house: House) -> None:
+    blocked(house, "waived")
+    waiver = ["--symbol", UNKNOWN, "--stage", "metadata", "--reason", "halted", "--approver", "ben"]
+    terms = [*waiver, "--expires", "2099-01-31"]
+    preview = house.asof("waive", "waived", *terms, "--preview")
+    assert preview["references"]["decision"] == "granted"
+    assert house.asof("waivers", "waived") == []
+    expired = house.asof("waive", "waived", *waiver, "--expires", "2001-01-01", code=3)
+    assert "expired" in expired["message"]
+    done = house.asof("waive", "waived", *terms)
+    assert "not verified" in done["message"]
+    (row,) = house.asof("waivers", "waived")
+    assert (row["symbol"], row["approver"], row["verified"], row["expired"]) == (UNKNOWN, "ben", False, False)
+    assert house.asof("waivers", "another") == []
+    text = printed(house, "waivers")
+    assert f"{UNKNOWN}  metadata: unknown_symbol  in run waived" in text
+    assert "reason      halted" in text
+    assert "ben (the name is not verified)" in text
+    verdict = house.asof("show", "waived")
+    assert (verdict["decision"], verdict["covered_with_waivers"]) == ("granted", 1.0)
+    assert verdict["covered"] < 1
+
+
+def test_without_a_house_or_a_server_the_reason_and_the_next_command_are_said(tmp_path: Path) -> None:
+    import os
+
+    environment = {**os.environ, "ASOF_HOME": str(tmp_path / "none"), "ASOF_REDIS_URL": "redis://127.0.0.1:1/0"}
+
+    def ended(*arguments: str) -> tuple[int, dict[str, Any]]:
+        done = subprocess.run(
+            [sys.executable, "-m", "asof", *arguments, "--json"],
+            env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        return done.returncode, json.loads(done.stdout)["error"]
+
+    code, error = ended("waivers")
+    assert (code, "there is no house" in error["what"]) == (2, True)
+    code, error = ended("retry", "r1")
+    assert (code, error["retryable"]) == (6, True)
+    assert error["next"] == "asof doctor"
