@@ -1,11 +1,13 @@
 """Run every command of the README, in its order: what a newcomer would type is what is tested.
 
 Fenced blocks tagged `sh` run in one bash at the repository's root, blocks tagged `python` in the project's interpreter.
-`sh compose` blocks run only where a Docker engine answers. Other tags (`console`, `text`) are pictures, not commands.
+`sh compose` blocks run only where a Docker engine answers and has a base image. Other tags (`console`, `text`) are
+pictures, not commands.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -24,9 +26,13 @@ def command(tag: str, code: str) -> list[str]:
     return ["bash", "-euo", "pipefail", "-c", f'export PATH="$PWD/.venv/bin:$PATH"\n{code}']
 
 
-def engine_answers() -> bool:
+def why_no_images() -> str | None:
     docker = shutil.which("docker")
-    return docker is not None and subprocess.run([docker, "info"], capture_output=True, check=False).returncode == 0
+    if docker is None or subprocess.run([docker, "info"], capture_output=True, check=False).returncode != 0:
+        return "no Docker engine answers"
+    base = os.environ.get("ASOF_BASE_IMAGE", "")
+    known = subprocess.run([docker, "image", "inspect", base], capture_output=True, check=False).returncode == 0
+    return None if known else "there is no base image to build on (.ci/run makes one where it can)"
 
 
 def main() -> int:
@@ -36,8 +42,8 @@ def main() -> int:
         if tag not in ("sh", "python", "sh compose"):
             continue
         print(f"\n$ {code.strip()}", flush=True)
-        if tag == "sh compose" and not engine_answers():
-            print("-- skipped: no Docker engine answers")
+        if tag == "sh compose" and (reason := why_no_images()):
+            print(f"-- skipped: {reason}")
             skipped += 1
             continue
         began = time.monotonic()

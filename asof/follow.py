@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from asof.verdict import Verdict
 from shared.events import (
     BarsHydrated,
     CatalogUpdated,
@@ -65,3 +66,13 @@ class Progress:
         if self.decided is None:
             return False
         return self.decided.decision == "blocked" or not self.decided.symbols or self.promoted is not None
+
+    def completed(self, verdict: Verdict) -> Verdict:
+        """The verdict with the versions that were seen to be promoted: the ledger's extract may be a moment behind."""
+        if self.promoted is None or verdict.promoted_version is not None:
+            return verdict
+        return replace(
+            verdict,
+            promoted_version=self.promoted.feature_version,
+            catalog_version=self.promoted.catalog_version,
+        )

@@ -79,8 +79,8 @@ async def run_to_verdict(
     run_id = await session.start(payload)
     if detach:
         return detached(run_id, payload.profile, len(parsed.items) + len(parsed.malformed))
-    await _follow(session, run_id, parsed, payload, positions, quiet=quiet)
-    return read_verdict(session.lake().run(run_id))
+    followed = await _follow(session, run_id, parsed, payload, positions, quiet=quiet)
+    return followed.completed(read_verdict(session.lake().run(run_id)))
 
 
 def _as_it_stands(session: Session, payload: RunCandidates) -> Verdict | None:
@@ -100,14 +100,14 @@ async def _follow(
     positions: Mapping[str, str],
     *,
     quiet: bool,
-) -> None:
+) -> Progress:
     progress = Progress(run_id, len(parsed.items))
     with ProgressBars(progress, payload.stages, quiet=quiet) as bars:
         async for event in session.follow(positions, timeout_s=_patience_s(payload, progress.expected)):
             if progress.note(event):
                 bars.update()
             if progress.over:
-                return
+                return progress
     raise TransientError(
         f"run {run_id} has no verdict",
         cause="the auditor said nothing; the run goes on",
@@ -143,5 +143,5 @@ async def _refresh(*, profile: str, workers: int | None, detach: bool, quiet: bo
         if detach:
             return detached(run_id, payload.profile, len(parsed.items))
         followed = {stream: positions[stream] for stream in FOLLOWED}
-        await _follow(session, run_id, parsed, payload, followed, quiet=quiet)
-        return read_verdict(session.lake().run(run_id))
+        seen = await _follow(session, run_id, parsed, payload, followed, quiet=quiet)
+        return seen.completed(read_verdict(session.lake().run(run_id)))

@@ -28,6 +28,22 @@ _STAMP = "ts"
 
 
 @dataclass(frozen=True, slots=True)
+class Trading:
+    """When the symbol trades, as far as it is known: an IANA zone, the upstream's session text, a calendar's name.
+
+    It is stored with the bars, because it says when each of them became known.
+    """
+
+    timezone: str | None = None
+    session: str | None = None
+    calendar: str | None = None
+
+    def or_else(self, other: Trading) -> Trading:
+        """This, with what it does not know taken from the other."""
+        return Trading(self.timezone or other.timezone, self.session or other.session, self.calendar or other.calendar)
+
+
+@dataclass(frozen=True, slots=True)
 class BarsInfo:
     """What a version holds. `first_bar` and `last_bar` are None when it is empty."""
 
@@ -36,6 +52,7 @@ class BarsInfo:
     first_bar: pd.Timestamp | None
     last_bar: pd.Timestamp | None
     sha256: str
+    trading: Trading = Trading()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +97,12 @@ class BarsTable:
         """What a version holds, from its manifest alone."""
         return _info(self.table.load(version))
 
-    def append(self, bars: pd.DataFrame, *, run_id: str) -> AppendResult:
+    def append(self, bars: pd.DataFrame, *, run_id: str, trading: Trading = Trading()) -> AppendResult:
         """Adds bars and revises stored ones, by stamp; of one stamp given twice the last row wins.
 
-        A column that `bars` lacks keeps its stored values. When nothing is new there is no new version. Appends of
-        several processes at once all survive. Raises ContractError for an index that is not zoned or a missing price
-        column.
+        A column that `bars` lacks, and what `trading` does not know, keep their stored values. When nothing is new
+        there is no new version. Appends of several processes at once all survive. Raises ContractError for an index
+        that is not zoned or a missing price column.
         """
         given = _given(bars, self.table.root.name)
         for _ in range(_ATTEMPTS):
@@ -94,7 +111,8 @@ class BarsTable:
             merged, known, same = _merge(stored, given)
             added, revised = int((~known).sum()), pd.DatetimeIndex(given.index[known & ~same])
             unchanged = len(given.index) - added - len(revised)
-            if not added and not len(revised):
+            trades = trading.or_else(_trading(snapshot))
+            if not added and not len(revised) and trades == _trading(snapshot):
                 return AppendResult(_info(snapshot), 0, (), unchanged)
             whole = len(snapshot.segments) >= _SEGMENTS
             changes = Changes(
@@ -102,7 +120,7 @@ class BarsTable:
                 drop=tuple(segment.file for segment in snapshot.segments) if whole else (),
             )
             try:
-                self.table.commit(snapshot.version, changes, epoch=snapshot.epoch, meta=_meta(merged, run_id))
+                self.table.commit(snapshot.version, changes, epoch=snapshot.epoch, meta=_meta(merged, run_id, trades))
             except CommitConflict:
                 continue
             return AppendResult(_info(self.table.load(snapshot.version + 1)), added, tuple(revised), unchanged)
@@ -226,14 +244,20 @@ def _merge(stored: _Bars, given: _Bars) -> tuple[_Bars, np.ndarray, np.ndarray]:
     return _Bars(index, columns), known, same
 
 
-def _meta(bars: _Bars, run_id: str) -> dict[str, JsonValue]:
+def _meta(bars: _Bars, run_id: str, trading: Trading) -> dict[str, JsonValue]:
     return {
         "run_id": run_id,
         "rows": len(bars.index),
         "first_bar": format_instant(bars.index[0].to_pydatetime()),
         "last_bar": format_instant(bars.index[-1].to_pydatetime()),
         "content_sha256": bars.sha256(),
+        "trading": {"timezone": trading.timezone, "session": trading.session, "calendar": trading.calendar},
     }
+
+
+def _trading(snapshot: Snapshot) -> Trading:
+    known = snapshot.meta.get("trading")
+    return Trading(**known) if isinstance(known, dict) else Trading()  # type: ignore[arg-type]  # as _meta wrote it
 
 
 def _info(snapshot: Snapshot) -> BarsInfo:
@@ -246,4 +270,5 @@ def _info(snapshot: Snapshot) -> BarsInfo:
         first_bar=pd.Timestamp(str(meta["first_bar"])),
         last_bar=pd.Timestamp(str(meta["last_bar"])),
         sha256=str(meta["content_sha256"]),
+        trading=_trading(snapshot),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from asof.cli.output import AsJson, emit
+from asof.cli.output import AsJson, emit, terminal
 
 
 def register(app: typer.Typer) -> None:
@@ -15,10 +15,18 @@ def demo(as_json: AsJson = False) -> None:
     """Take a real exchange's 272 companies to a blocked verdict, sign for the gaps and promote; offline."""
     import asyncio
 
+    from asof.cli.picture import draw_verdict
     from asof.demo.picture import draw_story, story_as_dict
     from asof.demo.story import play
     from asof.settings import HouseSettings
 
-    say = (lambda text: None) if as_json else (lambda text: typer.secho(f"· {text}", fg="cyan"))
-    story = asyncio.run(play(HouseSettings(), say=say, quiet=as_json))
+    console = terminal(quiet=as_json)
+    story = asyncio.run(
+        play(
+            HouseSettings(),
+            say=lambda text: console.print(f"· {text}", style="cyan"),
+            show=lambda verdict: draw_verdict(console, verdict),
+            quiet=as_json,
+        )
+    )
     emit(story_as_dict(story), as_json=as_json, render=lambda console: draw_story(console, story))

@@ -39,11 +39,11 @@ def emit_json(data: Any) -> None:
     typer.echo(json.dumps(_finite(data), indent=2, default=_plain, allow_nan=False))
 
 
-def terminal() -> Console:
+def terminal(*, quiet: bool = False) -> Console:
     from rich.console import Console
 
     # Symbols and errors are not markup: a bracket in one must print as it is.
-    return Console(highlight=False, markup=False, emoji=False)
+    return Console(highlight=False, markup=False, emoji=False, quiet=quiet)
 
 
 def print_table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = "") -> None:

@@ -14,7 +14,8 @@ _BAR_WIDTH = 40
 _COLOURS = {"granted": "green", "blocked": "red"}
 
 
-def draw_verdict(console: Console, verdict: Verdict) -> None:
+def draw_verdict(console: Console, verdict: Verdict, *, at_most: int | None = None) -> None:
+    """The whole verdict; with `at_most`, so many symbols of each cause."""
     console.print()
     console.print(f"run {verdict.run_id}  profile {verdict.profile}  {verdict.expected:,} candidates", style="bold")
     if verdict.decision is None:
@@ -22,7 +23,7 @@ def draw_verdict(console: Console, verdict: Verdict) -> None:
         return
     draw_coverage(console, verdict)
     for stage, code, gaps in verdict.causes():
-        _draw_cause(console, stage, code, gaps)
+        _draw_cause(console, stage, code, gaps, at_most)
     word = "PROMOTED" if verdict.promoted_version is not None else verdict.decision.upper()
     console.print()
     console.print(f"{word}  {verdict.reason}", style=f"bold {_COLOURS[verdict.decision]}", soft_wrap=True)
@@ -54,7 +55,7 @@ def _cells(count: int, total: int) -> int:
     return -(-count * _BAR_WIDTH // max(total, 1))
 
 
-def _draw_cause(console: Console, stage: str, code: str, gaps: list[dict[str, Any]]) -> None:
+def _draw_cause(console: Console, stage: str, code: str, gaps: list[dict[str, Any]], at_most: int | None) -> None:
     from rich.padding import Padding
 
     console.print()
@@ -64,12 +65,15 @@ def _draw_cause(console: Console, stage: str, code: str, gaps: list[dict[str, An
         console.print(Padding(f"{causes[0]}\n{' '.join(gap['symbol'] for gap in gaps)}", (0, 0, 0, 2)))
     else:
         width = max(len(gap["symbol"]) for gap in gaps)
-        for gap in gaps:
+        for gap in gaps[:at_most]:
             console.print(f"  {gap['symbol']:{width}}  {gap['cause']}", soft_wrap=True)
-    console.print(f"  next: {_for_all(gaps)}", style="cyan", soft_wrap=True)
+        if at_most is not None and len(gaps) > at_most:
+            console.print(f"  … and {len(gaps) - at_most} more")
+    console.print(f"  next: {_for_all(gaps, at_most)}", style="cyan", soft_wrap=True)
 
 
-def _for_all(gaps: list[dict[str, Any]]) -> str:
+def _for_all(gaps: list[dict[str, Any]], at_most: int | None) -> str:
     """The first gap's command, naming every symbol of the group."""
-    symbols = ",".join(gap["symbol"] for gap in gaps)
+    symbols = ",".join(gap["symbol"] for gap in gaps[:at_most])
+    symbols += ",…" if at_most is not None and len(gaps) > at_most else ""
     return re.sub(r"--symbol \S+", f"--symbol {symbols}", str(gaps[0]["next"]))

@@ -31,11 +31,7 @@ def story_as_dict(story: Story) -> dict[str, Any]:
 
 
 def draw_story(console: Console, story: Story) -> None:
-    from asof.cli.picture import draw_verdict
-
-    if story.blocked is not None:
-        draw_verdict(console, story.blocked)
-    draw_verdict(console, story.promoted)
+    """What the promoted run made, and what to try next."""
     lake = Lakehouse(story.home)
     _draw_top(console, lake)
     _draw_ticks(console, lake)

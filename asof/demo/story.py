@@ -30,6 +30,7 @@ REASON = "known hole in the recorded data of the exchange; accepted for the demo
 APPROVER = "demo"
 
 Say = Callable[[str], None]
+Show = Callable[[Verdict], None]
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,14 @@ class Story:
     repeated: bool
 
 
-async def play(settings: HouseSettings, *, say: Say, quiet: bool) -> Story:
+async def play(settings: HouseSettings, *, say: Say, show: Show, quiet: bool) -> Story:
+    """Play it; `say` gets a line a step, `show` each verdict on the run as soon as it stands."""
     home = settings.paths()
     home.root.mkdir(parents=True, exist_ok=True)
     final = _verdict(home.root, RUN_ID)
     if final is not None and final.promoted_version is not None:
         say("the demo has run here before; nothing is fetched or computed again")
+        show(final)
         return Story(home.root, None, final, final.expected, repeated=True)
     source = pse_source(home.cache)
     async with replay_upstream(home, OBSERVED[0]) as replay:
@@ -63,8 +66,9 @@ async def play(settings: HouseSettings, *, say: Say, quiet: bool) -> Story:
             symbols = _listed(source, RUN_DAY)
             say(f"{RUN_DAY:%Y-%m-%d}: one run-candidates event with all {len(symbols)} listed companies")
             blocked = await run_to_verdict(session, _run(symbols), quiet=quiet)
-            say(f"the gate says: {blocked.decision} ({blocked.reason})")
+            show(blocked)
             promoted = await sign_for_gaps(session, blocked, say=say)
+            show(promoted)
             return Story(home.root, blocked, promoted, len(symbols), repeated=False)
 
 

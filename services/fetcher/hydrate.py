@@ -13,6 +13,7 @@ from services.fetcher.domain.faults import NoBars, UpstreamError
 from services.fetcher.domain.series import Series, clean, every_step, make_rows, missing_sessions
 from services.fetcher.domain.sessions import Hours, Instants, from_seconds, read_hours
 from services.fetcher.ports import BarsSent, BarsSource, BarStore, BarsWanted, Calendars, RunMemory
+from shared.bars import Trading
 from shared.clock import format_instant
 from shared.errors import PipelineError
 from shared.events import Bars, FetchTask
@@ -164,7 +165,8 @@ def store_bars(
     if nothing_new:
         written = store.stored(task.interval, symbol)
     else:
-        written = store.write(task.interval, symbol, series, run_id=task.run_id)
+        trading = Trading(cleaned.timezone, cleaned.session, cleaned.calendar)
+        written = store.write(task.interval, symbol, series, run_id=task.run_id, trading=trading)
     return Bars(
         symbol=symbol,
         path=written.path,

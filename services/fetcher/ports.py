@@ -16,6 +16,7 @@ from services.fetcher.domain.faults import UpstreamError
 from services.fetcher.domain.record import Described, Limits
 from services.fetcher.domain.series import Rows, Series
 from services.fetcher.domain.sessions import Instants
+from shared.bars import Trading
 from shared.events import Bars, FetchAttempted, FetchTask, FileRef, RunCandidates, SymbolMetadata
 
 
@@ -137,7 +138,9 @@ class BarStore(Protocol):
         """The newest version as it stands. Raises ContractError when there is none."""
         ...
 
-    def write(self, interval: str, symbol: str, series: Series, *, run_id: str) -> Written: ...
+    def write(self, interval: str, symbol: str, series: Series, *, run_id: str, trading: Trading) -> Written:
+        """`trading` is kept with the bars: a run that reads them later has to know when each was known."""
+        ...
 
 
 class Calendars(Protocol):

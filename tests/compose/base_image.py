@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 TAG = "asof-base:debian"
@@ -48,6 +50,17 @@ def make_base(folder: Path) -> str:
     return TAG
 
 
+def main() -> int:
+    """Print the tag of the base image, made when it is absent; without an engine or debootstrap the reason, code 1."""
+    reason = why_no_base() if engine_answers() else "no Docker engine answers"
+    if reason is None:
+        with tempfile.TemporaryDirectory() as folder:
+            print(make_base(Path(folder)))
+        return 0
+    print(reason)
+    return 1
+
+
 def _mirror() -> tuple[str, str] | None:
     """Suite and address of the first Debian release that this machine's own apt is set to use."""
     listed = _run("apt-get", "indextargets", "--format", "$(CODENAME) $(REPO_URI) $(SUITE)")
@@ -63,3 +76,7 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         return subprocess.CompletedProcess(command, 127, "", "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

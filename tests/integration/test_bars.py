@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from shared.bars import PRICES, BarsTable, content_sha256
+from shared.bars import PRICES, BarsTable, Trading, content_sha256
 from shared.errors import ContractError, IntegrityError, NotFoundError
 from shared.tables import Changes, NewSegment
 
@@ -156,3 +156,15 @@ def test_appends_of_two_runs_at_once_both_survive(tmp_path: Path) -> None:
         writer.join(60)
         assert writer.exitcode == 0
     assert len(BarsTable.open(tmp_path / "t").read()) == 50
+
+
+def test_when_a_symbol_trades_is_kept_with_its_bars_and_what_is_not_known_later_stays(tmp_path: Path):
+    table = BarsTable.open(tmp_path)
+    manila = Trading("Asia/Manila", "0930-1530", "XPHS")
+    table.append(bars(3), run_id="r1", trading=manila)
+    table.append(bars(5), run_id="r2")
+    assert table.info().trading == manila
+    again = table.append(bars(5), run_id="r3", trading=Trading(session="0900-1530"))
+    assert (again.added, again.info.version) == (0, 3)
+    assert table.info().trading == Trading("Asia/Manila", "0900-1530", "XPHS")
+    assert table.info(2).trading == manila

@@ -58,4 +58,7 @@ class LakehouseBars:
             first_bar=info.first_bar.to_pydatetime(),
             last_bar=info.last_bar.to_pydatetime(),
             added=0,
+            timezone=info.trading.timezone,
+            session=info.trading.session,
+            calendar=info.trading.calendar,
         )

@@ -9,7 +9,7 @@ import pandas as pd
 
 from services.fetcher.domain.series import Series
 from services.fetcher.ports import Compared, Written
-from shared.bars import BarsInfo, BarsTable
+from shared.bars import BarsInfo, BarsTable, Trading
 from shared.errors import ContractError
 from shared.paths import Home
 
@@ -36,8 +36,8 @@ class LakehouseBars:
     def stored(self, interval: str, symbol: str) -> Written:
         return self._written(interval, symbol, self._table(interval, symbol).info(), 0, 0)
 
-    def write(self, interval: str, symbol: str, series: Series, *, run_id: str) -> Written:
-        result = self._table(interval, symbol).append(_frame(series), run_id=run_id)
+    def write(self, interval: str, symbol: str, series: Series, *, run_id: str, trading: Trading) -> Written:
+        result = self._table(interval, symbol).append(_frame(series), run_id=run_id, trading=trading)
         return self._written(interval, symbol, result.info, result.added, len(result.revised))
 
     def _written(self, interval: str, symbol: str, info: BarsInfo, added: int, revised: int) -> Written:
