@@ -12,6 +12,7 @@ from shared.errors import ContractError
 from shared.symbols import check_symbol
 
 _REL = 1e-9
+_LIMIT = 1 << 63  # an int64 column ends here
 _INTEGER = re.compile(r"[+-]?\d+(?:\.0*)?")
 _EXCHANGE = re.compile(r"[A-Z0-9_]{1,24}")
 _BOOLEANS = {"true": True, "false": False}
@@ -78,10 +79,11 @@ def same(one: Any, other: Any) -> bool:
 
 
 def _typed(name: str, value: Any, kind: type) -> Any:
-    if value is None or value != value or (isinstance(value, str) and not value.strip()):  # noqa: PLR0124  NaN and NaT
+    if _is_null(value):
         return None
     try:
         if kind is str and isinstance(value, str):
+            value.encode()  # a lone surrogate is no text that a file could hold
             return value
         if kind is bool:
             return _boolean(value)
@@ -96,6 +98,18 @@ def _typed(name: str, value: Any, kind: type) -> Any:
     raise ContractError(f"{name} {value!r} is no {kind.__name__}", fix="correct the record")
 
 
+def _is_null(value: Any) -> bool:
+    """None, NaN, NaT, pandas' NA (which refuses to be compared) and blank text."""
+    if isinstance(value, str):
+        return not value or value.isspace()
+    try:
+        return value is None or bool(value != value)  # noqa: PLR0124  NaN and NaT
+    except TypeError:
+        return type(value).__name__ == "NAType"
+    except ValueError:  # an array has no truth of its own
+        return False
+
+
 def _boolean(value: Any) -> bool:
     if isinstance(value, str):
         return _BOOLEANS[value.strip().lower()] if value.strip().lower() in _BOOLEANS else _refuse(value)
@@ -107,9 +121,9 @@ def _integer(value: Any) -> int:
     if isinstance(value, bool):
         return _refuse(value)
     if isinstance(value, str):
-        return int(value.strip().partition(".")[0]) if _INTEGER.fullmatch(value.strip()) else _refuse(value)
+        value = int(value.strip().partition(".")[0]) if _INTEGER.fullmatch(value.strip()) else _refuse(value)
     whole = int(value)
-    return whole if value == whole else _refuse(value)
+    return whole if value == whole and -_LIMIT <= whole < _LIMIT else _refuse(value)
 
 
 def _refuse(value: Any) -> NoReturn:
