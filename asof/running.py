@@ -12,7 +12,7 @@ from asof.follow import FOLLOWED, Progress
 from asof.progress import ProgressBars
 from asof.runner import house_at_work
 from asof.session import Session
-from asof.settings import HouseSettings
+from asof.settings import house_settings
 from asof.verdict import Verdict, detached, read_verdict
 from services.auditor.domain.manifest import RunManifest, check_same
 from services.auditor.settings import Settings as AuditorSettings
@@ -32,7 +32,7 @@ def candidates_from(file: Path) -> Any:
     Raises UnsafePathError for a file outside the working folder and ASOF_HOME (symlinks resolved), ContractError for
     one that is no JSON or names no candidate.
     """
-    settings = HouseSettings()
+    settings = house_settings()
     path = ensure_safe_path(file, [Path.cwd(), settings.home], must_exist=True)
     if path.stat().st_size > _BYTE_CAP:
         raise ContractError(f"{file} has {path.stat().st_size:,} bytes, more than {_BYTE_CAP:,}", fix="split the run")
@@ -50,7 +50,7 @@ def start_run(request: Mapping[str, Any], *, detach: bool, quiet: bool) -> Verdi
 
 
 async def _start_run(request: Mapping[str, Any], *, detach: bool, quiet: bool) -> Verdict:
-    settings = HouseSettings()
+    settings = house_settings()
     async with house_at_work(settings) as session:
         return await run_to_verdict(
             session, request, detach=detach, quiet=quiet, default_exchange=settings.default_exchange
@@ -126,7 +126,7 @@ def refresh_catalog(*, profile: str, workers: int | None, detach: bool, quiet: b
 
 
 async def _refresh(*, profile: str, workers: int | None, detach: bool, quiet: bool) -> Verdict:
-    settings = HouseSettings()
+    settings = house_settings()
     async with house_at_work(settings) as session:
         positions = await session.newest("run-candidates", *FOLLOWED)
         result = await session.ask("refresh", {"profile": profile, "workers": workers})

@@ -16,19 +16,29 @@ if TYPE_CHECKING:
 
 def ask(kind: CommandKind, arguments: Mapping[str, Any], *, run_id: str | None = None, as_json: bool) -> CommandResult:
     """Publish the command, wait for its result and print it. Exit code 3 when it was refused, 5 when it failed."""
-    from asof.runner import house_at_work
-    from asof.settings import HouseSettings
-
-    async def talk() -> CommandResult:
-        async with house_at_work(HouseSettings()) as session:
-            return await session.ask(kind, arguments, run_id=run_id)
-
-    result = asyncio.run(talk())
+    result = published(kind, arguments, run_id=run_id)
     emit(
         result.model_dump(mode="json"),
         as_json=as_json,
         render=lambda console: console.print(f"{result.outcome}: {result.message}"),
     )
-    if result.outcome != "done":
-        raise typer.Exit(Exit.BLOCKED if result.outcome == "refused" else Exit.INTEGRITY)
+    refuse_unless_done(result)
     return result
+
+
+def published(kind: CommandKind, arguments: Mapping[str, Any], *, run_id: str | None = None) -> CommandResult:
+    """Publish the command and wait for what the service that carries it out says."""
+    from asof.runner import house_at_work
+    from asof.settings import house_settings
+
+    async def talk() -> CommandResult:
+        async with house_at_work(house_settings()) as session:
+            return await session.ask(kind, arguments, run_id=run_id)
+
+    return asyncio.run(talk())
+
+
+def refuse_unless_done(result: CommandResult, *, failed: Exit = Exit.INTEGRITY) -> None:
+    """End with exit code 3 when the command was refused, with `failed` when it failed."""
+    if result.outcome != "done":
+        raise typer.Exit(Exit.BLOCKED if result.outcome == "refused" else failed)

@@ -18,12 +18,12 @@ def demo(as_json: AsJson = False) -> None:
     from asof.cli.picture import draw_verdict
     from asof.demo.picture import draw_story, story_as_dict
     from asof.demo.story import play
-    from asof.settings import HouseSettings
+    from asof.settings import house_settings
 
     console = terminal(quiet=as_json)
     story = asyncio.run(
         play(
-            HouseSettings(),
+            house_settings(),
             say=lambda text: console.print(f"· {text}", style="cyan"),
             show=lambda verdict: draw_verdict(console, verdict),
             quiet=as_json,

@@ -70,9 +70,9 @@ def audit(
 ) -> None:
     """Prove that history is sound: the catalog's intervals, the feature store's files, or the ledger's chain."""
     from asof.audits import run_audit
-    from asof.settings import HouseSettings
+    from asof.settings import house_settings
 
-    result = run_audit(what, HouseSettings().paths(), run_id)
+    result = run_audit(what, house_settings().paths(), run_id)
     emit(result.as_dict(), as_json=as_json, render=lambda console: _draw_audit(console, result.as_dict()))
     if result.violations:
         raise typer.Exit(Exit.INTEGRITY)

@@ -10,6 +10,6 @@ if TYPE_CHECKING:
 
 def open_lake() -> Lakehouse:
     from asof.lakehouse import Lakehouse
-    from asof.settings import HouseSettings
+    from asof.settings import house_settings
 
-    return Lakehouse(HouseSettings().home)
+    return Lakehouse(house_settings().home)
