@@ -49,7 +49,10 @@ async def open_run(
     published = []
     for number, start in enumerate(range(0, len(record.symbols), batch_size)):
         symbols = record.symbols[start : start + batch_size]
-        published.append(await asyncio.to_thread(_rate_stored, stage, record, number, event.id, symbols))
+        said = await asyncio.to_thread(_rate_stored, stage, record, number, event.id, symbols)
+        published.append(said)
+        if record.strict and said.rejected:
+            break
     return [_event(said, clock) for said in published]
 
 
@@ -113,9 +116,10 @@ async def promote(event: Event[PromotionDecided], *, workspace: Workspace, store
 
 
 def _summary(parity: Sequence[Parity]) -> dict[str, object]:
-    """Local minus screener by symbol, and the line that sums it up."""
-    differences = {one.symbol: dict(one.differences) for one in sorted(parity, key=lambda one: one.symbol)}
-    return {"badge": badge(parity), "differences": differences} if parity else {}
+    """Local minus screener by symbol, and the line that sums it up. Of a symbol rated twice the later batch counts."""
+    last = {one.symbol: one for one in parity}
+    differences = {symbol: dict(one.differences) for symbol, one in sorted(last.items())}
+    return {"badge": badge(last.values()), "differences": differences} if last else {}
 
 
 def _event(payload: RatingsComputed | FeaturesPromoted, clock: Clock) -> Event[Any]:

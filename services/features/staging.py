@@ -42,6 +42,7 @@ def stage_batch(
 ) -> RatingsComputed:
     """Rate one batch and keep what became of it. A batch that was done before says again what it said.
 
+    Of a strict run's batch in which a symbol failed, nothing is staged.
     `missing`: symbols whose bars are not there, with the reason. Blocking: for a thread.
     """
     before = stage.workspace.receipt(record.run_id, batch)
@@ -58,24 +59,31 @@ def stage_batch(
         interval=record.interval,
     )
     quarantined = stage.workspace.quarantine(record, batch, rated)
-    file = stage.workspace.stage(record, batch, rated)
     rejected = {**(missing or {}), **_unreadable(faults), **_refused(rated, quarantined, record)}
+    aborts = record.strict and bool(rejected)
     said = RatingsComputed(
         run_id=record.run_id,
         batch=batch,
         interval=record.interval,
         rules=record.rules,
-        file=file,
-        staged=_staged(rated, hashes),
-        rejected=rejected,
+        file=None if aborts else stage.workspace.stage(record, batch, rated),
+        staged=() if aborts else _staged(rated, hashes),
+        rejected=_fatal(record, rejected) if aborts else rejected,
         warnings=_warnings(record, rated, wanted),
     )
     stage.workspace.keep(record.run_id, batch, Receipt(event_id, said, _parity(record, rated, markets)))
     log.info("batch_rated", run_id=record.run_id, batch=batch, staged=len(said.staged), rejected=len(said.rejected))
-    if record.strict and rejected:
-        symbol, first = next(iter(rejected.items()))
-        log.error("strict_run_failed", run_id=record.run_id, symbol=symbol, cause=first.failure.message)
     return said
+
+
+def _fatal(record: RunRecord, rejected: Mapping[str, Rejected]) -> dict[str, Rejected]:
+    """A strict run ends with its first failure: the one whose words say so."""
+    first = min(rejected)
+    failure = rejected[first].failure
+    words = f"fatal: the run is strict and {first} failed: {failure.message}"
+    log.critical("strict_run_aborted", run_id=record.run_id, symbol=first, code=failure.code, cause=failure.message)
+    ended = rejected[first].model_copy(update={"failure": failure.model_copy(update={"message": _short(words)})})
+    return {**rejected, first: ended}
 
 
 def _market(bars: Bars, calendars: Calendars) -> Market:

@@ -26,7 +26,6 @@ from shared.tables import Changes, JsonValue, NewSegment, Snapshot, Table, open_
 
 PROD = "prod"
 _EXPORTED = ("1d", "screener")
-_EXPORTED_COLUMNS = [name for name in SCHEMA.names if name not in {"rules", "rules_version"}]
 _ATTEMPTS = 50
 # So many segments cost readers more than merging them does.
 _SEGMENTS = 64
@@ -89,8 +88,12 @@ class LakehouseFeatures:
     def export(self, interval: str, rules: str) -> None:
         if (interval, rules) != _EXPORTED:
             return
-        snapshot = open_table(self._home.features_table(interval, rules)).load()
-        open_table(snapshot.root).export(self._home.features_export, snapshot.version, wide_table)
+        table = open_table(self._home.features_table(interval, rules))
+        written = None
+        # Again when another run was merged meanwhile: of two exports the older one may be written last.
+        while written != (newest := table.load().version):
+            table.export(self._home.features_export, newest, wide_table)
+            written = newest
 
     def _read_staged(self, decided: PromotionDecided) -> list[pa.Table]:
         """The decided rows, a table a file. Of a symbol in two files the last batch counts: a retry comes later."""

@@ -9,6 +9,7 @@ quarantine/<run>/<batch>/<SYMBOL>.parquet, set-aside.parquet
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -31,7 +32,7 @@ from services.features.domain.runs import SCREENER, RunRecord
 from services.features.ports import Receipt
 from shared.errors import ContractError, IntegrityError, TransientError
 from shared.events import FileRef, explain
-from shared.files import make_dirs, sha256_bytes, sha256_file, write_atomic
+from shared.files import create_if_absent, make_dirs, sha256_bytes, sha256_file, sync_dir, write_atomic, write_new
 from shared.paths import Home
 from shared.symbols import encode_symbol
 
@@ -44,16 +45,13 @@ class RunWorkspace:
 
     def open(self, record: RunRecord) -> RunRecord:
         path = self._staged(record.run_id) / "run.json"
-        if path.exists():
-            known = _read_record(path)
-            if known.content_sha256 != record.content_sha256:
-                raise ContractError(
-                    f"run {record.run_id} exists with other content", fix="start it under another run id"
-                )
-            return known
         make_dirs(path.parent)
-        write_atomic(path, record.model_dump_json(indent=1).encode())
-        return record
+        if not path.exists() and _write_first(path, record.model_dump_json(indent=1).encode()):
+            return record
+        known = _read_record(path)
+        if known.content_sha256 != record.content_sha256:
+            raise ContractError(f"run {record.run_id} exists with other content", fix="start it under another run id")
+        return known
 
     def record(self, run_id: str) -> RunRecord:
         path = self._staged(run_id) / "run.json"
@@ -136,6 +134,20 @@ class RunWorkspace:
         make_dirs(path.parent)
         write_atomic(path, data)
         return FileRef(path=self._home.relative(path), sha256=sha256_bytes(data), rows=table.num_rows)
+
+
+def _write_first(path: Path, data: bytes) -> bool:
+    """A durable new file, whole from its first moment; False when another replica was faster."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
+    write_new(aside, data)
+    try:
+        create_if_absent(path, aside)
+    except FileExistsError:
+        return False
+    finally:
+        aside.unlink()
+    sync_dir(path.parent)
+    return True
 
 
 def symbols_of(path: Path) -> list[str]:

@@ -1,0 +1,147 @@
+"""The features service's handlers on a real house in a folder, without a bus: events in, events out."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+
+from services.features import handlers
+from services.features.adapters.bars import LakehouseBars
+from services.features.adapters.calendars import ExchangeCalendars
+from services.features.adapters.reader import FeatureReader
+from services.features.adapters.store import LakehouseFeatures
+from services.features.adapters.workspace import RunWorkspace
+from services.features.domain.runs import event_rules
+from services.features.staging import Stage
+from shared.bars import BarsTable
+from shared.events import (
+    Bars,
+    BarsHydrated,
+    Event,
+    FileRef,
+    PromotionDecided,
+    RatingsComputed,
+    RunCandidates,
+    Versions,
+)
+from shared.paths import Home
+from shared.tables import open_table
+
+START = datetime(2021, 4, 1, tzinfo=UTC)
+CALENDARS = ExchangeCalendars()
+
+
+class FeaturesHouse:
+    def __init__(self, root: Path) -> None:
+        self.home = Home.at(root)
+        self.now = START
+        self.workspace = RunWorkspace(self.home)
+        self.stage = Stage(LakehouseBars(self.home), CALENDARS, self.workspace)
+        self.store = LakehouseFeatures(self.home, self.clock)
+
+    def clock(self) -> datetime:
+        self.now += timedelta(seconds=1)
+        return self.now
+
+    # -- what other services do
+
+    def write_bars(self, frames: Mapping[str, pd.DataFrame], *, interval: str = "1d", **told) -> tuple[Bars, ...]:
+        """Store bars as the fetcher does, and say so as it says it."""
+        said = []
+        for symbol, frame in frames.items():
+            root = self.home.bars_table(interval, symbol)
+            result = BarsTable.open(root).append(frame, run_id="fetched")
+            info = result.info
+            said.append(
+                Bars(
+                    symbol=symbol,
+                    path=self.home.relative(root),
+                    table_version=info.version,
+                    sha256=info.sha256,
+                    rows=info.rows,
+                    first_bar=info.first_bar.to_pydatetime(),
+                    last_bar=info.last_bar.to_pydatetime(),
+                    added=result.added,
+                    revised=len(result.revised),
+                    **{"timezone": "Etc/UTC", "session": "24x7", **told},
+                )
+            )
+        return tuple(said)
+
+    # -- events
+
+    def open(self, run_id: str = "r1", candidates: Sequence[object] = ("X:A",), *, batch_size: int = 50, **asked):
+        """The run's own event through its handler; what it published."""
+        data = RunCandidates(candidates=list(candidates), run_id=run_id, **{"as_of": START, **asked})
+        event = Event.of(data, source="test", time=START)
+        return [
+            said.data
+            for said in asyncio.run(
+                handlers.open_run(
+                    event, stage=self.stage, clock=self.clock, default_exchange=None, batch_size=batch_size
+                )
+            )
+        ]
+
+    def hydrated(self, bars: Sequence[Bars], run_id: str = "r1", batch: int = 0, interval: str = "1d"):
+        return Event.of(
+            BarsHydrated(run_id=run_id, batch=batch, interval=interval, hydrated=tuple(bars)),
+            source="fetcher",
+            time=START,
+        )
+
+    def rate(self, event) -> RatingsComputed | None:
+        said = asyncio.run(handlers.rate_batch(event, stage=self.stage, clock=self.clock))
+        return said[0].data if said else None
+
+    def decided(self, run_id: str, said: Sequence[RatingsComputed], symbols: Sequence[str] | None = None, **fields):
+        files = tuple(one.file for one in said if one.file is not None)
+        staged = [one.symbol for each in said for one in each.staged]
+        rules = event_rules(fields.pop("rules", "screener"))
+        data = PromotionDecided(
+            **{
+                "run_id": run_id,
+                "decision": "granted",
+                "reason": "complete",
+                "coverage": FileRef(path=f"runs/{run_id}/coverage.json", sha256="0" * 64),
+                "ledger_head": hashlib.sha256(run_id.encode()).hexdigest(),
+                "base": Versions(features=0, catalog=0),
+                "catalog_version": 7,
+                "interval": "1d",
+                "rules": rules,
+                "staged": files,
+                "symbols": tuple(sorted(set(staged))) if symbols is None else tuple(symbols),
+                **fields,
+            }
+        )
+        return Event.of(data, source="auditor", time=START)
+
+    def promote(self, event):
+        """What was published: one `FeaturesPromoted`, or nothing."""
+        said = asyncio.run(handlers.promote(event, workspace=self.workspace, store=self.store, clock=self.clock))
+        return said[0].data if said else None
+
+    def run(self, run_id: str, frames: Mapping[str, pd.DataFrame], **asked):
+        """Open, hydrate, rate and promote; the rating's and the promotion's words."""
+        bars = self.write_bars(frames)
+        self.open(run_id, list(frames), **asked)
+        said = self.rate(self.hydrated(bars, run_id))
+        return said, self.promote(self.decided(run_id, [said], rules=asked.get("rules", "screener")))
+
+    # -- what is there afterwards
+
+    def table(self, rules: str = "screener", interval: str = "1d"):
+        return open_table(self.home.features_table(interval, rules))
+
+    def matrix(self, **asked) -> pd.DataFrame:
+        return FeatureReader(self.home).matrix(**asked)
+
+    def contents(self) -> dict[str, str]:
+        """The hash of every file of the house."""
+        files = sorted(path for path in self.home.root.rglob("*") if path.is_file())
+        return {self.home.relative(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
