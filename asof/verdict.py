@@ -31,8 +31,9 @@ class Verdict:
 
     @property
     def nothing_came(self) -> bool:
-        """Not one symbol was covered: the upstream, not the data, is what failed."""
-        return bool(self.expected) and self.covered == 0
+        """Not one candidate's metadata and bars could be had: the upstream, not the data, is what failed."""
+        fetched = {"metadata", "bars"}
+        return bool(self.gaps) and self.covered == 0 and all(gap["stage"] in fetched for gap in self.gaps)
 
     @property
     def open_gaps(self) -> list[dict[str, Any]]:

@@ -73,19 +73,16 @@ _BOOKKEEPING = ("symbol", "valid_from", "valid_until", "updated_at", "last_confi
 
 
 def _draw_history(console: Console, versions: pd.DataFrame) -> None:
-    from rich.table import Table
+    """A version a paragraph: from when to when it holds, when it became known, and what it changed."""
+    from rich.padding import Padding
 
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("valid from", "valid until", "known at", "what changed"):
-        table.add_column(name)
     before: dict[str, Any] | None = None
     for version in versions.astype(object).where(versions.notna(), None).to_dict("records"):
         fields = {str(name): value for name, value in version.items() if name not in _BOOKKEEPING}
-        table.add_row(
-            *(_instant(version[name]) for name in ("valid_from", "valid_until", "updated_at")), _changes(before, fields)
-        )
+        since, until, known = (_instant(version[name]) for name in ("valid_from", "valid_until", "updated_at"))
+        console.print(f"{since} → {until or 'now'}  known {known}", style="bold", soft_wrap=True)
+        console.print(Padding(_changes(before, fields), (0, 0, 0, 2)))
         before = fields
-    console.print(table)
 
 
 def _changes(before: dict[str, Any] | None, after: dict[str, Any]) -> str:

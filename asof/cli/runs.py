@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asof.cli.output import AsJson, Exit, emit
+from asof.cli.output import AsJson, Exit, emit, print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -115,17 +115,11 @@ def _finish(verdict: Verdict, *, as_json: bool) -> None:
 
 
 def _draw_runs(console: Console, verdicts: list[Verdict]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("run", "profile", "symbols", "covered", "with waivers", "gaps", "verdict"):
-        table.add_column(name, justify="right" if name in ("symbols", "covered", "with waivers", "gaps") else "left")
-    for verdict in verdicts:
-        table.add_row(*_row(verdict))
-    console.print(table)
+    columns = ("run", "profile", "symbols", "covered", "with_waivers", "gaps", "verdict")
+    print_table(console, columns, [_row(verdict) for verdict in verdicts], right="symbols covered with_waivers gaps")
 
 
-def _row(verdict: Verdict) -> tuple[Any, ...]:
+def _row(verdict: Verdict) -> tuple[str, ...]:
     return (
         verdict.run_id,
         verdict.profile,
