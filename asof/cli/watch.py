@@ -1,4 +1,4 @@
-"""retry, rollback, waivers and alerts: what the person on duty looks at and does."""
+"""retry, rollback, diff, reproduce, waivers and alerts: what the person on duty looks at and does."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ alerts = typer.Typer(
 def register(app: typer.Typer) -> None:
     app.command()(retry)
     app.command()(rollback)
+    app.command()(diff)
+    app.command()(reproduce)
     app.command()(waivers)
     app.add_typer(alerts, name="alerts")
 
@@ -66,6 +68,32 @@ def rollback(
     ask("rollback", {"to": to, "reason": reason, "interval": interval, "rules": rules}, as_json=as_json)
 
 
+def diff(
+    a: Annotated[str, typer.Argument(help="a version of the feature store, `prod`, or a run that was promoted")],
+    b: Annotated[str, typer.Argument(help="the same, usually the later one")],
+    interval: Annotated[str, typer.Option()] = "1d",
+    rules: Annotated[str, typer.Option()] = "screener",
+    as_json: AsJson = False,
+) -> None:
+    """Show what changed in the feature store from one promoted version to another, cell by cell."""
+    from asof.cli.differences import diff_versions
+    from asof.cli.lake import open_lake
+
+    found = diff_versions(open_lake(), a, b, interval=interval, rules=rules)
+    emit(found, as_json=as_json, render=lambda console: _draw_diff(console, found))
+
+
+def reproduce(run_id: RunId, as_json: AsJson = False) -> None:
+    """Compute a run's ratings anew from the inputs it pinned, and compare every cell (exit code 5 when one differs)."""
+    from asof.cli.lake import open_lake
+    from asof.cli.reproducing import reproduce as compute
+
+    found = compute(open_lake(), run_id)
+    emit(found.as_dict(), as_json=as_json, render=lambda console: _draw_reproduction(console, found.as_dict()))
+    if not found.reproduced:
+        raise typer.Exit(Exit.INTEGRITY)
+
+
 def waivers(
     run_id: Annotated[str | None, typer.Argument(help="only those of this run, and standing ones")] = None,
     every: Annotated[bool, typer.Option("--all", help="expired ones too")] = False,
@@ -82,6 +110,61 @@ def waivers(
         if (every or not row["expired"]) and (run_id is None or row["run_id"] in (None, run_id))
     ]
     emit(rows, as_json=as_json, render=lambda console: _draw_waivers(console, rows))
+
+
+def _draw_diff(console: Console, found: dict[str, Any]) -> None:
+    for side in ("a", "b"):
+        version = found[side]
+        by = f"run {version['run_id']}" if version["run_id"] else "nothing promoted"
+        back = "" if version["rollback"] is None else f", rolled back to version {version['rollback']['to']}"
+        console.print(
+            f"{side}  version {version['version']}: {by}{back}, {version['symbols']:,} symbols, "
+            f"catalog version {version['catalog_version'] or 0}",
+            style="bold",
+            soft_wrap=True,
+        )
+    symbols = found["symbols"]
+    console.print(
+        f"symbols  {len(symbols['added']):,} added, {len(symbols['removed']):,} removed, "
+        f"{symbols['changed']:,} changed, {symbols['same']:,} the same"
+    )
+    for name in ("added", "removed"):
+        if symbols[name]:
+            console.print(f"  {name:8} {_few(symbols[name])}", soft_wrap=True)
+    _draw_differences(console, found, ("a", "b"))
+
+
+def _draw_reproduction(console: Console, found: dict[str, Any]) -> None:
+    word, colour = ("REPRODUCED", "green") if found["reproduced"] else ("DIFFERS", "red")
+    console.print(
+        f"{word}  run {found['run_id']}: {found['symbols']:,} symbols, {found['rows_in_both']:,} rows, "
+        f"rules {found['rules']}",
+        style=f"bold {colour}",
+        soft_wrap=True,
+    )
+    for symbol, why in found["unusable_inputs"].items():
+        console.print(f"  {symbol}  {why}", soft_wrap=True)
+    if not found["reproduced"]:
+        _draw_differences(console, found, ("staged", "now"))
+
+
+def _draw_differences(console: Console, found: dict[str, Any], sides: tuple[str, str]) -> None:
+    left, right = sides
+    columns = ", ".join(f"{name} {count:,}" for name, count in found["differing_columns"].items())
+    console.print(
+        f"rows     {found['rows_in_both']:,} in both, {found[f'rows_only_{left}']:,} only {left}, "
+        f"{found[f'rows_only_{right}']:,} only {right}"
+    )
+    console.print(f"cells    {found['differing_cells']:,} differ{f' ({columns})' if columns else ''}", soft_wrap=True)
+    for cell in found["first_cells"]:
+        where = f"{cell['symbol']}  {cell['ts']:%Y-%m-%d %H:%M}  {cell['source']}  {cell['column']}"
+        console.print(f"  {where}  {left} {cell[left]}  {right} {cell[right]}", soft_wrap=True)
+    for row in found["first_rows"]:
+        console.print(f"  {row['symbol']}  {row['ts']:%Y-%m-%d %H:%M}  {row['source']}  only {row['only']}")
+
+
+def _few(names: list[str], shown: int = 20) -> str:
+    return " ".join(names[:shown]) + (f" and {len(names) - shown:,} more" if len(names) > shown else "")
 
 
 def _draw_waivers(console: Console, rows: list[dict[str, Any]]) -> None:

@@ -1,7 +1,8 @@
 """The auditor service: coverage, ledger, gate, waivers, alerts and reports (docs/auditor.md).
 
-What other code may use of it, all on files alone: `verify_ledger`, `list_waivers`, `list_alerts`, `compare`, and for
-signing waivers `new_key`, `read_private_key`, `sign` with `read_request` and `statement`.
+What other code may use of it, all on files alone: `verify_ledger`, `list_waivers`, `list_alerts`, `compare`, what a
+decision rests on (`decided_coverage`, `hydrated_bars`), and for signing waivers `new_key`, `read_private_key`, `sign`
+with `read_request` and `statement`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from services.auditor.adapters.alert_file import list_alerts as list_alerts
     from services.auditor.adapters.compare import compare as compare
+    from services.auditor.adapters.evidence import decided_coverage as decided_coverage
+    from services.auditor.adapters.evidence import hydrated_bars as hydrated_bars
     from services.auditor.adapters.keys import new_key as new_key
     from services.auditor.adapters.keys import read_private_key as read_private_key
     from services.auditor.adapters.keys import sign as sign
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "compare": "adapters.compare",
+    "decided_coverage": "adapters.evidence",
+    "hydrated_bars": "adapters.evidence",
     "list_alerts": "adapters.alert_file",
     "list_waivers": "adapters.ledger_file",
     "new_key": "adapters.keys",
@@ -33,6 +38,8 @@ _PUBLIC = {
 
 __all__ = [
     "compare",
+    "decided_coverage",
+    "hydrated_bars",
     "list_alerts",
     "list_waivers",
     "new_key",

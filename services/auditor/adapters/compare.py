@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,13 +25,16 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`cells` are the first that differ, in the order of the keys; `differing` counts all of them."""
+    """`cells` are the first that differ, in the order of the keys; `differing` counts all, `columns` counts them
+    by column and `groups` by the first key."""
 
     rows: int
     only_left: tuple[tuple[Any, ...], ...]
     only_right: tuple[tuple[Any, ...], ...]
     differing: int
     cells: tuple[Cell, ...]
+    columns: Mapping[str, int]
+    groups: Mapping[Any, int]
 
     @property
     def equal(self) -> bool:
@@ -50,18 +54,24 @@ def compare(left: pd.DataFrame, right: pd.DataFrame, *, keys: Sequence[str], fir
             fix="compare like with like",
         )
     shared = left.index.intersection(right.index, sort=True)
-    differing, cells = 0, []
+    columns: dict[str, int] = {}
+    groups: Counter[Any] = Counter()
+    cells: list[Cell] = []
     for column in sorted(left.columns):
         ours, theirs = left.loc[shared, column], right.loc[shared, column]
         unequal = _unequal(ours, theirs)
-        differing += int(unequal.sum())
+        if unequal.any():
+            columns[column] = int(unequal.sum())
+            groups.update(shared[unequal].get_level_values(0))
         cells += [Cell(_tuple(key), column, ours[key], theirs[key]) for key in shared[unequal][:first]]
     return Comparison(
         rows=len(shared),
         only_left=tuple(_rows(left.index.difference(right.index, sort=True))),
         only_right=tuple(_rows(right.index.difference(left.index, sort=True))),
-        differing=differing,
+        differing=sum(columns.values()),
         cells=tuple(sorted(cells, key=lambda cell: (*map(str, cell.key), cell.column))[:first]),
+        columns=columns,
+        groups=dict(groups),
     )
 
 

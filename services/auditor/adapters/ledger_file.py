@@ -80,6 +80,7 @@ class LedgerFile:
             if self._sign is not None:
                 entry = replace(entry, signature=self._sign(entry.hash))
             line = entry.line()
+            self._drop_torn_line()
             self._write(line)
             self._index.add(entry, line)
             write_atomic(self._anchor, json.dumps({"n": entry.n, "hash": entry.hash}).encode(), durable=False)
@@ -151,18 +152,21 @@ class LedgerFile:
         self._check_anchor()
 
     def _read_on(self) -> None:
-        with self._path.open("r+b") as file:
+        with self._path.open("rb") as file:
             file.seek(self._index.end)
             data = file.read()
-            whole = data.rfind(b"\n") + 1
-            for line in data[:whole].splitlines(keepends=True):
-                last = self._index.last
-                n, prev = (1, GENESIS) if last is None else (last.n + 1, last.hash)
-                try:
-                    self._index.add(read_entry(line, n=n, prev=prev), line)
-                except BrokenEntry as fault:
-                    raise self._fault(f"entry {n} at byte {self._index.end:,}: {fault}") from fault
-            if whole < len(data):
+        for line in data[: data.rfind(b"\n") + 1].splitlines(keepends=True):
+            last = self._index.last
+            n, prev = (1, GENESIS) if last is None else (last.n + 1, last.hash)
+            try:
+                self._index.add(read_entry(line, n=n, prev=prev), line)
+            except BrokenEntry as fault:
+                raise self._fault(f"entry {n} at byte {self._index.end:,}: {fault}") from fault
+
+    def _drop_torn_line(self) -> None:
+        """Before something is added, and only then: a reader changes nothing."""
+        if self._path.exists() and self._path.stat().st_size > self._index.end:
+            with self._path.open("r+b") as file:
                 file.truncate(self._index.end)
                 os.fsync(file.fileno())
 

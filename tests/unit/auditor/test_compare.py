@@ -27,6 +27,7 @@ def test_the_first_differing_cells_are_named_with_both_values() -> None:
     found = compare(rows(), other, keys=["symbol", "ts"])
     assert not found.equal
     assert found.differing == 2
+    assert (found.columns, found.groups) == ({"adx": 1, "rsi": 1}, {"A": 1, "B": 1})
     assert [(cell.key[0], cell.column, cell.right) for cell in found.cells] == [
         ("A", "rsi", 51.0),
         ("B", "adx", np.nextafter(3.0, 4.0)),
