@@ -94,7 +94,9 @@ class Layout:
         """Raises ContractError when a symbol has two bars of one stamp: the panel has one place for them."""
         times, time = np.unique(batch.stamps, return_inverse=True)
         shape = (len(times), len(batch.symbols))
-        if len(np.unique(time * shape[1] + batch.codes)) != len(batch):
+        taken = np.zeros(shape, dtype=bool)
+        taken[time, batch.codes] = True
+        if taken.sum() != len(batch):
             raise ContractError("a symbol has two bars of one stamp", fix="validate the bars first")
         return cls(time, batch.codes, shape)
 

@@ -95,11 +95,7 @@ class IngestionValidator:
         for code in sorted(set(range(len(batch.symbols))) - set(batch.codes[kept].tolist())):
             rejected.setdefault(batch.symbols[code], _nothing_left(batch, code))
         set_aside[batch.of_symbols(set(rejected))] = ""
-        warnings = {
-            symbol: texts
-            for code, symbol in enumerate(batch.symbols)
-            if symbol not in rejected and (texts := _in_words(batch, code, set_aside))
-        }
+        warnings = _in_words(batch, set_aside)
         for symbol, text in self._missing_sessions(batch).items():
             if symbol not in rejected:
                 warnings[symbol] = (*warnings.get(symbol, ()), text)
@@ -224,15 +220,17 @@ def _nothing_left(batch: BarsBatch, code: int) -> Finding:
     return Finding("bad_price", f"none of its {len(rows):,} bars has usable prices", rows)
 
 
-def _in_words(batch: BarsBatch, code: int, set_aside: NDArray[np.object_]) -> tuple[str, ...]:
-    mine = (batch.codes == code) & (set_aside != "")
-    if not mine.any():
-        return ()
-    reasons = set_aside[mine]
-    return tuple(
-        f"bars set aside, {reason}: {_counted(batch.stamps[mine][reasons == reason])}"
-        for reason in dict.fromkeys(reasons.tolist())
-    )
+def _in_words(batch: BarsBatch, set_aside: NDArray[np.object_]) -> dict[str, tuple[str, ...]]:
+    """By symbol, a text for each reason for which bars of it were set aside."""
+    aside = np.flatnonzero(set_aside != "")
+    found = {}
+    for code in np.unique(batch.codes[aside]):
+        own = aside[batch.codes[aside] == code]
+        found[batch.symbols[code]] = tuple(
+            f"bars set aside, {reason}: {_counted(batch.stamps[own[set_aside[own] == reason]])}"
+            for reason in dict.fromkeys(set_aside[own].tolist())
+        )
+    return found
 
 
 def _counted(stamps: NDArray[np.int64], what: str = "") -> str:
