@@ -18,6 +18,9 @@ from shared.bus import BusSettings, Service, run_services
 from shared.errors import ContractError
 from shared.streams import SERVICES
 
+# A command has its answer by now; what is still in flight is delivered again to whoever runs next.
+_GRACE_S = 3.0
+
 Overrides = Mapping[str, Mapping[str, Any]]
 
 
@@ -59,7 +62,8 @@ async def house_at_work(
 @asynccontextmanager
 async def _running(services: Sequence[Service], url: str) -> AsyncIterator[None]:
     stop, ready = asyncio.Event(), asyncio.Event()
-    task = asyncio.create_task(run_services(services, url, settings=BusSettings(), stop=stop, ready=ready.set))
+    bus = BusSettings().model_copy(update={"grace_s": _GRACE_S})
+    task = asyncio.create_task(run_services(services, url, settings=bus, stop=stop, ready=ready.set))
     waiting = asyncio.create_task(ready.wait())
     try:
         # A service that cannot start must end the command with its own error, not leave it waiting.

@@ -82,7 +82,10 @@ class Session:
         )
 
     async def settle(self, *, timeout_s: float = 30) -> None:
-        """Wait until no service has anything left to read or to finish."""
+        """Wait until the services that keep what a run made have nothing left to read or to finish.
+
+        The fetcher is not waited for: what it still tries after a verdict changes nothing of it, and is taken up again.
+        """
         from shared.bus import client
 
-        await client.settle(self.redis_url, timeout_s=timeout_s)
+        await client.settle(self.redis_url, timeout_s=timeout_s, services=("catalog", "features", "auditor"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from shared.bus.settings import BusSettings
 from shared.bus.wire import decode, encode
 from shared.errors import ContractError, TransientError
 from shared.events import Event, Payload
-from shared.streams import STREAMS
+from shared.streams import SERVICES, STREAMS
 
 log = structlog.get_logger("asof.bus")
 
@@ -125,12 +125,13 @@ async def backlog(redis: Redis) -> list[Backlog]:
     return found
 
 
-async def settle(redis_url: str, *, timeout_s: float) -> list[Backlog]:
-    """Wait until no declared group has anything unread or pending; what is left when the time is over."""
+async def settle(redis_url: str, *, timeout_s: float, services: Collection[str] = SERVICES) -> list[Backlog]:
+    """Wait until no group of these services has anything unread or pending; what is left when the time is over."""
     deadline = time.monotonic() + timeout_s
     async with connected(redis_url) as redis:
         while True:
-            left = [row for row in await backlog(redis) if row.unread or row.pending]
+            rows = await backlog(redis)
+            left = [row for row in rows if row.group in services and (row.unread or row.pending)]
             if not left or time.monotonic() >= deadline:
                 return left
             await asyncio.sleep(_POLL_S)

@@ -156,6 +156,29 @@ def _stop(processes: list[subprocess.Popen[str]]) -> None:
             process.wait()
 
 
+def play_demo(home: Path) -> dict[str, Any]:
+    """`asof demo --json` in a house of its own."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ASOF_")}
+    ended = subprocess.run(
+        [sys.executable, "-m", "asof", "demo", "--json"],
+        cwd=ROOT,
+        env=environment | {"ASOF_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr[-4000:]
+    return json.loads(ended.stdout)
+
+
+@pytest.fixture(scope="session")
+def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The house that the demo leaves, and what the demo said. Read it, or copy it before changing anything."""
+    home = tmp_path_factory.mktemp("demo") / "data"
+    return home, play_demo(home)
+
+
 @pytest.fixture(scope="session")
 def recording_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +10,8 @@ import pandas as pd
 import pytest
 
 from asof import Lakehouse
+from tests.e2e.conftest import play_demo
 
-ROOT = Path(__file__).resolve().parents[2]
 RUN = "demo-2021-12-15"
 
 # What is really broken in the recorded data of the exchange.
@@ -31,27 +27,6 @@ TOXIC = {
 }
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("demo")]
-
-
-def demo(home: Path) -> dict[str, Any]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ASOF_")}
-    ended = subprocess.run(
-        [sys.executable, "-m", "asof", "demo", "--json"],
-        cwd=ROOT,
-        env=environment | {"ASOF_HOME": str(home)},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr[-4000:]
-    return json.loads(ended.stdout)
-
-
-@pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    home = tmp_path_factory.mktemp("demo") / "data"
-    return home, demo(home)
 
 
 def test_the_first_verdict_is_blocked_with_exactly_these_gaps(played: tuple[Path, dict[str, Any]]):
@@ -101,7 +76,7 @@ def test_a_tick_size_is_what_it_was_on_the_day_that_one_asks_for(played: tuple[P
 def test_a_second_demo_finds_the_first_and_writes_nothing_anew(played: tuple[Path, dict[str, Any]]):
     home, first = played
     before = digests(home)
-    second = demo(home)
+    second = play_demo(home)
     assert second["promoted"] == first["promoted"]
     assert digests(home) == before
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,13 +12,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from services.features.domain.bars_batch import VALUES
-from services.features.domain.rating import RatedBatch
 from services.features.domain.ratings.rules import rules_named
 from services.features.domain.runs import SCREENER, RunRecord
 from services.features.domain.sessions import to_stamp
 from services.features.domain.validation_features import FEATURES
 from shared.errors import IntegrityError
 from shared.events import Rules
+
+if TYPE_CHECKING:  # a reader of rows needs no compiler
+    from services.features.domain.rating import RatedBatch
 
 LOCAL = "local"
 STAMP = pa.timestamp("us", "UTC")
@@ -133,6 +136,20 @@ def from_parquet(data: bytes | memoryview, name: str) -> pa.Table:
 
 def describe_rules(rules: Rules) -> dict[str, str]:
     return {"asof.rules": rules.name, "asof.rules_version": rules.version}
+
+
+def describe_adjustments(rated: RatedBatch) -> str:
+    """JSON: by staged symbol, the recorded adjustments that its rows were computed with; empty text for none."""
+    staged = set(rated.staged)
+    used = {
+        symbol: [
+            {"date": f"{one.date:%Y-%m-%d}", "factor": one.factor, "reason": one.reason, "recorded_by": one.recorded_by}
+            for one in ones
+        ]
+        for symbol, ones in sorted(rated.report.adjusted.applied.items())
+        if symbol in staged
+    }
+    return json.dumps(used, ensure_ascii=False) if used else ""
 
 
 def _words(codes: np.ndarray, words: list[str]) -> pa.Array[Any]:

@@ -1,0 +1,218 @@
+"""The command line as a person, a script and an alarm at night use it: on the house that the demo left."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from asof import Lakehouse
+from shared.errors import ContractError, NotFoundError
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = "demo-2021-12-15"
+
+pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("demo")]
+
+
+class Terminal:
+    """`asof` with this house as ASOF_HOME, in a working folder of its own."""
+
+    def __init__(self, home: Path, folder: Path) -> None:
+        self.folder = folder
+        own = {name: value for name, value in os.environ.items() if not name.startswith("ASOF_")}
+        self.environment = own | {"ASOF_HOME": str(home), "PYTHONPATH": str(ROOT)}
+
+    def __call__(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
+        ended = subprocess.run(
+            [sys.executable, "-m", "asof", *arguments],
+            cwd=self.folder,
+            env=self.environment | environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        return ended.returncode, ended.stdout, ended.stderr
+
+    def json(self, *arguments: str, code: int = 0, **environment: str) -> Any:
+        ended, out, err = self(*arguments, "--json", **environment)
+        assert ended == code, f"exit {ended}: {out[-2000:]}{err[-4000:]}"
+        return json.loads(out)
+
+
+@pytest.fixture
+def terminal(played: tuple[Path, dict[str, Any]], tmp_path: Path) -> Terminal:
+    return Terminal(played[0], tmp_path)
+
+
+READS = [
+    ("runs",),
+    ("show", RUN),
+    ("get", "PSE:JFC", "--as-of", "2020-12-15"),
+    ("history", "PSE:JFC"),
+    ("features", "--symbols", "PSE:JFC", "--start", "2021-12-01"),
+    ("features", "--at", "2021-12-15", "--symbols", "PSE:JFC"),
+    ("features", "--run", RUN, "--symbols", "PSE:JFC"),
+    ("audit", "pit"),
+    ("audit", "features"),
+    ("audit", "ledger"),
+    ("audit", "ledger", RUN),
+    ("config",),
+]
+
+
+@pytest.mark.parametrize("command", READS, ids=" ".join)
+def test_every_read_has_a_form_for_people_and_one_for_programs(terminal: Terminal, command: tuple[str, ...]):
+    code, out, err = terminal(*command)
+    assert (code, err) == (0, "")
+    assert out.strip()
+    assert terminal.json(*command)
+
+
+def test_every_command_that_help_lists_has_json(terminal: Terminal):
+    _, out, _ = terminal("--help")
+    commands = [line.split()[0] for line in out.split("Commands:")[1].splitlines() if line.strip()]
+    assert len(commands) > 15
+    for command in commands:
+        shown = terminal(command, "--help")[1]
+        if "Commands:" in shown:
+            inner = [line.split()[0] for line in shown.split("Commands:")[1].splitlines() if line.strip()]
+            shown = "".join(terminal(command, name, "--help")[1] for name in inner)
+        assert "--json" in shown, command
+
+
+REFUSED = [
+    (("show", "nobody"), "there is no run", "asof runs"),
+    (("show", "../../etc"), "run id", ""),
+    (("get", "PSE:NOBODY"), "PSE:NOBODY", "asof history"),
+    (("get", "nonsense nonsense"), "nonsense", ""),
+    (("features", "--symbols", "PSE:NOBODY"), "PSE:NOBODY", "asof run"),
+    (("features", "--at", "yesterday"), "yesterday", "ISO 8601"),
+    (("features", "--rules", "mine"), "mine", ""),
+    (("audit", "everything"), "everything", "asof audit"),
+    (("run", "absent.json"), "absent.json", ""),
+]
+
+
+@pytest.mark.parametrize(("command", "named", "next_step"), REFUSED, ids=[" ".join(row[0]) for row in REFUSED])
+def test_a_mistake_ends_with_code_2_and_says_what_and_what_next(
+    terminal: Terminal, command: tuple[str, ...], named: str, next_step: str
+):
+    code, out, err = terminal(*command)
+    assert (code, out) == (2, "")
+    assert named in err
+    assert next_step in err
+    assert "Traceback" not in err
+    fault = terminal.json(*command, code=2)["error"]
+    assert fault["retryable"] is False
+    assert fault["next"]
+
+
+CANDIDATES = [
+    ("[]", "asof refresh"),
+    ('{"data": []}', "asof refresh"),
+    ("{", "no JSON"),
+    ('"PSE:JFC"', "candidates"),
+    ("[" * 100_000, "no JSON"),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), CANDIDATES, ids=[text[:20] for text, _ in CANDIDATES])
+def test_a_candidates_file_that_names_nobody_starts_nothing(terminal: Terminal, text: str, words: str):
+    (terminal.folder / "candidates.json").write_text(text)
+    code, _, err = terminal("run", "candidates.json")
+    assert (code, "Traceback" in err) == (2, False)
+    assert words in err
+
+
+def test_candidates_that_nobody_can_read_are_gaps_by_their_index(terminal: Terminal, tmp_path: Path):
+    (terminal.folder / "candidates.json").write_text('[{"name": "x"}, 5]')
+    verdict = terminal.json("run", "candidates.json", code=3, ASOF_HOME=str(tmp_path / "fresh"))
+    assert [(gap["symbol"], gap["stage"]) for gap in verdict["gaps"]] == [("#0", "candidates"), ("#1", "candidates")]
+
+
+def test_a_file_outside_the_roots_is_refused_through_dots_and_symlinks_too(terminal: Terminal, tmp_path_factory):
+    secret = tmp_path_factory.mktemp("elsewhere") / "secret.json"
+    secret.write_text('["PSE:JFC"]')
+    (terminal.folder / "link.json").symlink_to(secret)
+    for path in (str(secret), os.path.relpath(secret, terminal.folder), "link.json"):
+        code, _, err = terminal("run", path)
+        assert code == 2
+        assert "outside the allowed folders" in err
+
+
+def test_the_same_run_id_with_other_content_is_refused(terminal: Terminal):
+    (terminal.folder / "candidates.json").write_text('["PSE:JFC"]')
+    code, _, err = terminal("run", "candidates.json", "--run-id", RUN)
+    assert code == 2
+    assert "other content" in err
+
+
+def test_a_redis_that_is_not_there_is_exit_code_6(terminal: Terminal):
+    (terminal.folder / "candidates.json").write_text('["PSE:JFC"]')
+    fault = terminal.json("run", "candidates.json", code=6, ASOF_REDIS_URL="redis://127.0.0.1:9/0")
+    assert fault["error"]["retryable"] is True
+
+
+def test_a_run_that_gets_nothing_at_all_is_exit_code_4(terminal: Terminal, tmp_path: Path):
+    (terminal.folder / "candidates.json").write_text('["PSE:JFC", "PSE:BDO"]')
+    nowhere = {
+        "ASOF_HOME": str(tmp_path / "fresh"),
+        "ASOF_FETCHER_SCANNER_URL": "http://127.0.0.1:9",
+        "ASOF_FETCHER_WS_URL": "ws://127.0.0.1:9",
+        "ASOF_FETCHER_BACKOFF_S": "0.05",
+    }
+    verdict = terminal.json("run", "candidates.json", "--deadline", "15", code=4, **nowhere)
+    assert (verdict["decision"], verdict["covered"], len(verdict["gaps"])) == ("blocked", 0, 2)
+
+
+def test_a_byte_changed_in_the_ledger_or_in_a_table_is_exit_code_5(terminal: Terminal, tmp_path: Path):
+    home = tmp_path / "copy"
+    shutil.copytree(terminal.environment["ASOF_HOME"], home, ignore=shutil.ignore_patterns("cache", "state"))
+    ledger = home / "audit.jsonl"
+    ledger.write_bytes(ledger.read_bytes().replace(b'"granted"', b'"blocked"', 1))
+    assert terminal.json("audit", "ledger", code=5, ASOF_HOME=str(home))["violations"]
+    segment = max(
+        home.glob("lakehouse/features/1d/screener/segments/**/*.parquet"), key=lambda path: path.stat().st_size
+    )
+    data = bytearray(segment.read_bytes())
+    data[len(data) // 2] ^= 1
+    segment.write_bytes(data)
+    assert terminal.json("audit", "features", code=5, ASOF_HOME=str(home))["violations"]
+
+
+def test_the_client_reads_what_the_command_line_shows(terminal: Terminal):
+    lake = Lakehouse(terminal.environment["ASOF_HOME"])
+    assert lake.catalog.get_instrument("PSE:JFC", as_of="2020-12-15")["tick_size"] == 0.1
+    assert len(lake.catalog.history("PSE:JFC")) == 3
+    assert lake.bars("PSE:JFC").index.is_monotonic_increasing
+    slice_ = lake.features.at("2021-12-15", ["PSE:JFC", "PSE:BDO"])
+    assert list(slice_.index) == ["PSE:JFC", "PSE:BDO"]
+    assert (slice_["available_at"] <= pd.Timestamp("2021-12-15", tz="UTC")).all()
+    matrix = lake.features.matrix(["PSE:JFC"], start="2021-12-01", end="2021-12-14")
+    assert matrix[("PSE:JFC", "recommend_all")].iloc[-1] == slice_.loc["PSE:JFC", "recommend_all"]
+
+
+def test_the_client_refuses_a_time_without_a_zone_and_a_symbol_nobody_knows(terminal: Terminal):
+    lake = Lakehouse(terminal.environment["ASOF_HOME"])
+    with pytest.raises(ContractError, match="no time zone"):
+        lake.features.at(pd.Timestamp("2021-12-15").to_pydatetime(), ["PSE:JFC"])
+    with pytest.raises(NotFoundError, match="PSE:NOBODY"):
+        lake.features.at("2021-12-15", ["PSE:JFC", "PSE:NOBODY"])
+    with pytest.raises(NotFoundError, match="no bars are stored"):
+        lake.bars("PSE:NOBODY")
+
+
+def test_what_was_not_promoted_by_then_is_not_read(terminal: Terminal):
+    lake = Lakehouse(terminal.environment["ASOF_HOME"])
+    with pytest.raises(NotFoundError, match="promoted by 2022-01-01"):
+        lake.features.at("2021-12-15", known_at="2022-01-01")
+    assert lake.catalog.get_instrument("PSE:JFC", as_of="2021-12-16", known_at="2022-01-01") is None
