@@ -6,6 +6,7 @@ A letter stays in its stream (and in the archive) after it was handled; a hash b
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 _HANDLED = "asof:dead-letters:handled"
 _STREAM = DeadLetter.stream
+_ID = re.compile(r"^[0-9]{1,20}(-[0-9]{1,20})?$")
+# More than a stream holds that is bounded by age; the transaction of a replay stays short all the same.
+_ALL = 1_000_000
+_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +43,45 @@ class Handled:
 
 @dataclass(frozen=True, slots=True)
 class Letter:
+    """One entry of `dead-letters`. `content` is None when it cannot be read; `unreadable` says why."""
+
     id: str
-    content: DeadLetter
+    content: DeadLetter | None
     handled: Handled | None
+    unreadable: str | None = None
+
+    @property
+    def cannot_be_replayed(self) -> str | None:
+        """Why the original entry cannot be put back; None when it can."""
+        if self.content is None:
+            return f"dead letter {self.id} cannot be read: {self.unreadable}"
+        if self.content.truncated:
+            return f"dead letter {self.id} holds only the beginning of an entry that was too large"
+        if self.content.origin not in STREAMS:
+            return f"dead letter {self.id} comes from {self.content.origin!r}, which is no stream"
+        return None
 
 
-async def letters(redis_url: str, *, count: int = 1000) -> list[Letter]:
-    """The newest `count` dead letters, newest first."""
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What `replay_all` put back, and what it had to leave."""
+
+    put_back: list[Letter]
+    left: list[Letter]
+
+
+async def letters(redis_url: str, *, count: int = 1000, unhandled: bool = False) -> list[Letter]:
+    """The newest `count` dead letters, newest first; with `unhandled` only those that nobody replayed or dropped."""
     async with connected(redis_url) as redis:
         rows: Any = await redis.xrevrange(_STREAM, count=count)
-        return await _read(redis, rows)
+        found = await _read(redis, rows)
+    return [letter for letter in found if letter.handled is None] if unhandled else found
+
+
+async def letter(redis_url: str, letter_id: str) -> Letter:
+    """One dead letter; `raw_fields(letter.content)` are the bytes of its entry. Raises NotFoundError."""
+    (found,) = await _named(redis_url, [letter_id])
+    return found
 
 
 async def replay(redis_url: str, ids: Sequence[str], *, by: str, clock: Clock = system_clock) -> list[Letter]:
@@ -57,22 +91,19 @@ async def replay(redis_url: str, ids: Sequence[str], *, by: str, clock: Clock = 
     before is replayed again: that its event was dead-lettered again is why one asks.
     """
     found = await _named(redis_url, ids)
-    for letter in found:
-        if letter.content.truncated:
-            raise ContractError(
-                f"dead letter {letter.id} holds only the beginning of an entry that was too large",
-                fix=f"asof dead-letters drop {letter.id} --reason …, and send smaller events",
-            )
-        if letter.content.origin not in STREAMS:
-            raise ContractError(f"dead letter {letter.id} comes from {letter.content.origin!r}, which is no stream")
-    async with connected(redis_url) as redis, redis.pipeline(transaction=True) as pipe:
-        for letter in found:
-            # A letter about a replay names the first entry, not the replay.
-            fields: dict[Any, Any] = {REPLAY: letter.content.entry_id.encode(), **raw_fields(letter.content)}
-            pipe.xadd(letter.content.origin, fields)
-        _note(pipe, found, Handled("replayed", format_instant(clock()), by))
-        await pipe.execute()
+    for one in found:
+        if why := one.cannot_be_replayed:
+            raise ContractError(why, fix=f"asof dead-letters drop {one.id} --reason …, and send it anew")
+    await _put_back(redis_url, found, Handled("replayed", format_instant(clock()), by))
     return found
+
+
+async def replay_all(redis_url: str, *, by: str, clock: Clock = system_clock) -> Replayed:
+    """Put back every letter that nobody has handled, oldest first; what cannot be put back is left and returned."""
+    found = (await letters(redis_url, count=_ALL, unhandled=True))[::-1]
+    put_back = [one for one in found if one.cannot_be_replayed is None]
+    await _put_back(redis_url, put_back, Handled("replayed", format_instant(clock()), by))
+    return Replayed(put_back, [one for one in found if one.cannot_be_replayed is not None])
 
 
 async def drop(
@@ -88,17 +119,31 @@ async def drop(
     return found
 
 
+async def _put_back(redis_url: str, found: Sequence[Letter], handled: Handled) -> None:
+    async with connected(redis_url) as redis:
+        for start in range(0, len(found), _AT_ONCE):
+            some = found[start : start + _AT_ONCE]
+            async with redis.pipeline(transaction=True) as pipe:
+                for one in some:
+                    assert one.content is not None, "checked by the caller"
+                    # A letter about a replay names the first entry, not the replay.
+                    fields: dict[Any, Any] = {REPLAY: one.content.entry_id.encode(), **raw_fields(one.content)}
+                    pipe.xadd(one.content.origin, fields)
+                _note(pipe, some, handled)
+                await pipe.execute()
+
+
 def _note(pipe: Any, found: Sequence[Letter], handled: Handled) -> None:
     text = json.dumps({"how": handled.how, "at": handled.at, "by": handled.by, "reason": handled.reason})
-    for letter in found:
-        pipe.hset(_HANDLED, letter.id, text)
+    for one in found:
+        pipe.hset(_HANDLED, one.id, text)
 
 
 async def _named(redis_url: str, ids: Sequence[str]) -> list[Letter]:
     async with connected(redis_url) as redis:
         found = []
         for entry_id in ids:
-            rows: Any = await redis.xrange(_STREAM, min=entry_id, max=entry_id)
+            rows: Any = await redis.xrange(_STREAM, min=entry_id, max=entry_id) if _ID.match(entry_id) else []
             if not rows:
                 raise NotFoundError(f"no dead letter {entry_id}", fix="asof dead-letters")
             found += await _read(redis, rows)
@@ -106,11 +151,18 @@ async def _named(redis_url: str, ids: Sequence[str]) -> list[Letter]:
 
 
 async def _read(redis: Redis, rows: Sequence[tuple[bytes, dict[bytes, bytes]]]) -> list[Letter]:
+    if not rows:
+        return []
     cap = BusSettings().event_cap
+    noted: Any = await redis.hmget(_HANDLED, [entry_id.decode() for entry_id, _ in rows])
     found = []
-    for entry_id, fields in rows:
-        content = decode(_STREAM, entry_id, fields, cap=cap).data
-        assert isinstance(content, DeadLetter)
-        noted = await redis.hget(_HANDLED, entry_id.decode())
-        found.append(Letter(entry_id.decode(), content, Handled(**json.loads(noted)) if noted else None))
+    for (entry_id, fields), note in zip(rows, noted, strict=True):
+        handled = Handled(**json.loads(note)) if note else None
+        try:
+            content = decode(_STREAM, entry_id, fields, cap=cap).data
+        except ContractError as fault:
+            found.append(Letter(entry_id.decode(), None, handled, str(fault)))
+        else:
+            assert isinstance(content, DeadLetter)
+            found.append(Letter(entry_id.decode(), content, handled))
     return found

@@ -15,7 +15,8 @@ from redis.asyncio import Redis
 
 from shared.bus import Job, Service, Subscription, client
 from shared.bus.archive import Archive
-from shared.bus.letterbox import drop, letters, replay
+from shared.bus.dead_letters import raw_fields
+from shared.bus.letterbox import drop, letter, letters, replay, replay_all
 from shared.bus.names import consumer_name
 from shared.bus.outbox import Outbox, Outgoing, orphaned
 from shared.bus.settings import BusSettings
@@ -130,15 +131,15 @@ async def test_a_dead_letter_is_replayed_to_those_who_have_not_applied_it(redis_
         await redis.xadd("run-candidates", {"candidates": '["PSE:JFC"]'})
         await until(lambda: _has_letters(redis_url, 1))
         mended = True
-        (letter,) = await letters(redis_url)
-        await replay(redis_url, [letter.id], by="ana")
+        (one,) = await letters(redis_url)
+        await replay(redis_url, [one.id], by="ana")
         (first,) = await fetched.until(1)
         assert await client.settle(redis_url, timeout_s=5) == []
     assert first == fetched.events[0], "the replay is the same event, with the run id of its first entry"
     assert len(audited.events) == 1, "who has applied it drops the replay"
-    (letter,) = await letters(redis_url)
-    assert letter.handled is not None
-    assert (letter.handled.how, letter.handled.by) == ("replayed", "ana")
+    (one,) = await letters(redis_url)
+    assert one.handled is not None
+    assert (one.handled.how, one.handled.by) == ("replayed", "ana")
 
 
 async def test_a_dead_letter_is_dropped_only_with_a_reason(redis_url: str, tmp_path: Path) -> None:
@@ -146,17 +147,55 @@ async def test_a_dead_letter_is_dropped_only_with_a_reason(redis_url: str, tmp_p
         await redis.xadd("fetch-tasks", {"data": "x" * 3_000_000})
     async with running(service("fetcher", tmp_path, Subscription("fetch-tasks", Seen())), url=redis_url):
         await until(lambda: _has_letters(redis_url, 1))
-    (letter,) = await letters(redis_url)
+    (one,) = await letters(redis_url)
     with pytest.raises(ContractError, match="only the beginning"):
-        await replay(redis_url, [letter.id], by="ana")
+        await replay(redis_url, [one.id], by="ana")
     with pytest.raises(ContractError, match="reason"):
-        await drop(redis_url, [letter.id], by="ana", reason=" ")
+        await drop(redis_url, [one.id], by="ana", reason=" ")
     with pytest.raises(NotFoundError):
         await drop(redis_url, ["1-1"], by="ana", reason="test")
-    await drop(redis_url, [letter.id], by="ana", reason="a client gone wild")
-    (letter,) = await letters(redis_url)
-    assert letter.handled is not None
-    assert letter.handled.reason == "a client gone wild"
+    await drop(redis_url, [one.id], by="ana", reason="a client gone wild")
+    (one,) = await letters(redis_url)
+    assert one.handled is not None
+    assert one.handled.reason == "a client gone wild"
+
+
+async def test_all_letters_are_put_back_at_once_and_what_cannot_be_is_named(redis_url: str, tmp_path: Path) -> None:
+    mended = False
+
+    async def refuse(_: Event[Any], __: int) -> Sequence[Event[Any]]:
+        if not mended:
+            raise TerminalError("the disk is full")
+        return []
+
+    seen = Seen(refuse)
+    async with (
+        running(service("fetcher", tmp_path, Subscription("fetch-tasks", seen)), url=redis_url),
+        Redis.from_url(redis_url) as redis,
+    ):
+        await client.publish(redis_url, [task("r1", batch) for batch in range(3)])
+        await redis.xadd("fetch-tasks", {"data": "x" * 3_000_000})
+        await until(lambda: _has_letters(redis_url, 4))
+        garbage = (await redis.xadd("dead-letters", {"data": "{"})).decode()
+        first = (await letters(redis_url))[-1]
+        await drop(redis_url, [first.id], by="ana", reason="known")
+        mended = True
+        replayed = await replay_all(redis_url, by="ana")
+        assert {event.data.batch for event in await seen.until(2)} == {1, 2}, "oldest first, without the dropped one"
+        assert await client.settle(redis_url, timeout_s=5) == []
+    assert len(replayed.put_back) == 2
+    oversize, unreadable = replayed.left
+    assert "too large" in (oversize.cannot_be_replayed or "")
+    assert unreadable.id == garbage
+    assert "cannot be read" in (unreadable.cannot_be_replayed or "")
+    assert [one.id for one in await letters(redis_url, unhandled=True)] == [garbage, oversize.id]
+    shown = await letter(redis_url, replayed.put_back[0].id)
+    assert shown.handled is not None
+    assert shown.content is not None
+    assert raw_fields(shown.content) == {b"data": task("r1", 1).to_json()}
+    for nobody in ("1-1", "-", "nonsense"):
+        with pytest.raises(NotFoundError):
+            await letter(redis_url, nobody)
 
 
 async def test_jobs_publish_and_a_transient_fault_waits_for_the_next_time(redis_url: str, tmp_path: Path) -> None:
