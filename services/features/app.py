@@ -6,6 +6,7 @@ import threading
 from functools import partial
 
 from services.features import handlers
+from services.features.adapters.adjustments import LakehouseAdjustments
 from services.features.adapters.bars import LakehouseBars
 from services.features.adapters.calendars import ExchangeCalendars
 from services.features.adapters.store import LakehouseFeatures
@@ -21,7 +22,7 @@ from shared.paths import Home
 def create_app(settings: Settings, *, clock: Clock = system_clock) -> Service:
     home = Home.at(settings.home)
     workspace = RunWorkspace(home)
-    stage = Stage(LakehouseBars(home), ExchangeCalendars(), workspace)
+    stage = Stage(LakehouseBars(home), ExchangeCalendars(), workspace, LakehouseAdjustments(home, clock))
 
     async def on_start(bus: Bus) -> None:
         # A daemon: a command that ends before the kernel is warm does not wait for it.

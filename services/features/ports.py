@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from services.features.domain.adjustments import Adjustment
 from services.features.domain.bars_batch import BarsBatch
 from services.features.domain.parity import Parity
 from services.features.domain.rating import RatedBatch
@@ -31,6 +32,12 @@ class BarSource(Protocol):
         ...
 
 
+class Adjustments(Protocol):
+    def newest(self) -> tuple[int, tuple[Adjustment, ...]]:
+        """The newest version of the book of recorded adjustments, and what stands in it."""
+        ...
+
+
 class Calendars(Protocol):
     def sessions(self, calendar: str) -> Sessions | None:
         """Every session of a calendar; None for one that nobody knows."""
@@ -39,11 +46,13 @@ class Calendars(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of one batch: the event it came from, what was said of it, and how it compared with a screener."""
+    """What became of one batch: the event it came from, what was said of it, how it compared with a screener, and which
+    version of the book of adjustments it was rated with."""
 
     event_id: str
     said: RatingsComputed
     parity: tuple[Parity, ...]
+    adjustments_version: int = 0
 
 
 class Workspace(Protocol):
@@ -61,7 +70,8 @@ class Workspace(Protocol):
         ...
 
     def stage(self, record: RunRecord, batch: int, rated: RatedBatch) -> FileRef | None:
-        """Write the rows that may be stored as one file; None when there are none. The same rows, the same bytes."""
+        """Write the rows that may be stored as one file; None when there are none. The same rows, the same bytes. The
+        file names the adjustments that its rows were computed with."""
         ...
 
     def quarantine(self, record: RunRecord, batch: int, rated: RatedBatch) -> dict[str, FileRef]:

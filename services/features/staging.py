@@ -14,7 +14,7 @@ from services.features.domain.parity import COMPARED, Parity, compare
 from services.features.domain.rating import RatedBatch, rate
 from services.features.domain.runs import SCREENER, RunRecord
 from services.features.domain.sessions import Market, is_between_sessions, to_stamp
-from services.features.ports import BarSource, Calendars, Receipt, Workspace
+from services.features.ports import Adjustments, BarSource, Calendars, Receipt, Workspace
 from shared.errors import PipelineError
 from shared.events import Bars, Failure, FileRef, RatingsComputed, Rejected, Staged
 
@@ -29,6 +29,7 @@ class Stage:
     bars: BarSource
     calendars: Calendars
     workspace: Workspace
+    adjustments: Adjustments
 
 
 def stage_batch(
@@ -49,6 +50,7 @@ def stage_batch(
     if before is not None and before.event_id == event_id:
         return before.said
     markets = {bars.symbol: _market(bars, stage.calendars) for bars in wanted}
+    version, recorded = stage.adjustments.newest()
     series, faults, hashes = stage.bars.read(record.interval, wanted)
     rated = rate(
         series,
@@ -57,6 +59,7 @@ def stage_batch(
         rules=record.rules.name,
         as_of=to_stamp(record.as_of),
         interval=record.interval,
+        adjustments=recorded,
     )
     quarantined = stage.workspace.quarantine(record, batch, rated)
     rejected = {**(missing or {}), **_unreadable(faults), **_refused(rated, quarantined, record)}
@@ -71,7 +74,7 @@ def stage_batch(
         rejected=_fatal(record, rejected) if aborts else rejected,
         warnings=_warnings(record, rated, wanted),
     )
-    stage.workspace.keep(record.run_id, batch, Receipt(event_id, said, _parity(record, rated, markets)))
+    stage.workspace.keep(record.run_id, batch, Receipt(event_id, said, _parity(record, rated, markets), version))
     log.info("batch_rated", run_id=record.run_id, batch=batch, staged=len(said.staged), rejected=len(said.rejected))
     return said
 

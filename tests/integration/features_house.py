@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from services.features import handlers
+from services.features.adapters.adjustments import LakehouseAdjustments
 from services.features.adapters.bars import LakehouseBars
 from services.features.adapters.calendars import ExchangeCalendars
 from services.features.adapters.reader import FeatureReader
@@ -41,7 +42,8 @@ class FeaturesHouse:
         self.home = Home.at(root)
         self.now = START
         self.workspace = RunWorkspace(self.home)
-        self.stage = Stage(LakehouseBars(self.home), CALENDARS, self.workspace)
+        self.adjustments = LakehouseAdjustments(self.home, self.clock)
+        self.stage = Stage(LakehouseBars(self.home), CALENDARS, self.workspace, self.adjustments)
         self.store = LakehouseFeatures(self.home, self.clock)
 
     def clock(self) -> datetime:

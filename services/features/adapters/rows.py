@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # a reader of rows needs no compiler
     from services.features.domain.rating import RatedBatch
 
 LOCAL = "local"
+ADJUSTMENTS = b"asof.adjustments"
 STAMP = pa.timestamp("us", "UTC")
 _WORD = pa.dictionary(pa.int32(), pa.string())
 SCHEMA = pa.schema(
@@ -150,6 +151,12 @@ def describe_adjustments(rated: RatedBatch) -> str:
         if symbol in staged
     }
     return json.dumps(used, ensure_ascii=False) if used else ""
+
+
+def adjustments_in(data: memoryview | bytes) -> dict[str, Any]:
+    """What `describe_adjustments` said of a staged file, by symbol."""
+    stated = (pq.read_schema(pa.BufferReader(data)).metadata or {}).get(ADJUSTMENTS)
+    return dict(json.loads(stated)) if stated else {}
 
 
 def _words(codes: np.ndarray, words: list[str]) -> pa.Array[Any]:

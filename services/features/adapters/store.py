@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from services.features.adapters.matrix import wide_table
-from services.features.adapters.rows import LOCAL, SCHEMA, by_symbol, from_parquet
+from services.features.adapters.rows import LOCAL, SCHEMA, adjustments_in, by_symbol, from_parquet
 from services.features.ports import Merged
 from shared.clock import format_instant
 from shared.errors import CommitConflict, IntegrityError
@@ -45,7 +46,7 @@ class LakehouseFeatures:
             if merged is not None:
                 break
             staged = staged if staged is not None else self._read_staged(decided)
-            segments = [_with_earlier_observations(base, part) for part in staged]
+            segments = [_with_earlier_observations(base, part) for part in staged.parts]
             rows = sum(part.num_rows for part in segments)
             meta: dict[str, JsonValue] = {
                 "run_id": decided.run_id,
@@ -63,6 +64,7 @@ class LakehouseFeatures:
                 "current_rows": sum(_current_count(part) for part in segments) + _kept_current(base, strict_scope),
                 "strict_scope": strict_scope,
                 "parity": dict(parity),  # type: ignore[arg-type]  # JSON by its maker
+                "adjustments": dict(staged.adjustments),
             }
             changes = Changes(
                 append=tuple(NewSegment(part, keys=_symbols(part)) for part in segments),
@@ -95,12 +97,15 @@ class LakehouseFeatures:
             table.export(self._home.features_export, newest, wide_table)
             written = newest
 
-    def _read_staged(self, decided: PromotionDecided) -> list[pa.Table]:
-        """The decided rows, a table a file. Of a symbol in two files the last batch counts: a retry comes later."""
-        parts = [
-            (ref, from_parquet(self._verified(ref), ref.path))
-            for ref in sorted(decided.staged, key=lambda ref: int(Path(ref.path).stem))
-        ]
+    def _read_staged(self, decided: PromotionDecided) -> _Decided:
+        """Of a symbol in two files the last batch counts: a retry comes later."""
+        parts, adjustments = [], {}
+        for ref in sorted(decided.staged, key=lambda ref: int(Path(ref.path).stem)):
+            data = self._verified(ref)
+            part = from_parquet(data, ref.path)
+            parts.append((ref, part))
+            stated = adjustments_in(data)
+            adjustments.update({symbol: stated.get(symbol, []) for symbol in _symbols(part)})
         owner = {symbol: ref.path for ref, part in parts for symbol in _symbols(part)}
         wanted = set(decided.symbols)
         missing = sorted(wanted - owner.keys())
@@ -115,7 +120,8 @@ class LakehouseFeatures:
             own = [symbol for symbol in _symbols(part) if symbol in wanted and owner[symbol] == ref.path]
             if own:
                 chosen.append(part.filter(pc.is_in(part["symbol"].cast(pa.string()), pa.array(own, pa.string()))))
-        return chosen
+        used = {symbol: ones for symbol, ones in sorted(adjustments.items()) if ones and symbol in wanted}
+        return _Decided(chosen, used)
 
     def _verified(self, ref: FileRef) -> bytes:
         path = self._home.resolve(ref.path)
@@ -131,6 +137,13 @@ class LakehouseFeatures:
                 fix="asof retry RUN",
             )
         return data
+
+
+class _Decided(NamedTuple):
+    """The decided rows, a table a file; and the recorded adjustments that they were computed with, by symbol."""
+
+    parts: list[pa.Table]
+    adjustments: dict[str, JsonValue]
 
 
 def _merged_before(table: Table, newest: Snapshot, decided: PromotionDecided) -> Merged | None:

@@ -18,8 +18,10 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
 from services.features.adapters.rows import (
+    ADJUSTMENTS,
     SCHEMA,
     current_rows,
+    describe_adjustments,
     describe_rules,
     from_parquet,
     refused_rows,
@@ -66,6 +68,8 @@ class RunWorkspace:
             return None
         table = staged_rows(record, rated)
         metadata = {"asof.run": record.run_id, "asof.batch": str(batch), **describe_rules(record.rules)}
+        if adjustments := describe_adjustments(rated):
+            metadata[ADJUSTMENTS.decode()] = adjustments
         return self._write(self._staged(record.run_id) / f"{batch}.parquet", table, metadata)
 
     def quarantine(self, record: RunRecord, batch: int, rated: RatedBatch) -> dict[str, FileRef]:

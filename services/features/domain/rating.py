@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from services.features.domain.adjustments import Adjustment, available_with
+from services.features.domain.adjustments import known_by as adjustments_known_by
 from services.features.domain.bars_batch import BarsBatch, Layout
 from services.features.domain.ratings.panel import compute_panel
 from services.features.domain.sessions import Market, Stamps, available_at, date_text
@@ -60,17 +62,21 @@ def rate(
     rules: str,
     as_of: int,
     interval: str,
+    adjustments: Iterable[Adjustment] = (),
 ) -> RatedBatch:
-    """`as_of`: microseconds UTC. Each symbol's bars ascend, one symbol after the other.
+    """`as_of`: microseconds UTC. Each symbol's bars ascend, one symbol after the other. Of the recorded adjustments
+    those that were known by then are used.
 
     A symbol that fails is refused by name and stops no other.
     """
     known_at = _known_at(bars, markets, interval)
     past = known_at <= as_of
     batch, known_at = bars.rows(past), known_at[past]
-    report = IngestionValidator(markets, ticks, interval).validate(batch)
+    report = IngestionValidator(markets, ticks, interval, adjustments_known_by(adjustments, as_of)).validate(batch)
+    known_at = available_with(known_at, batch, report.adjusted.applied)
     kept = np.flatnonzero(~batch.of_symbols(set(report.rejected)))
-    features = _features(batch.rows(_mask(kept, len(batch))), report.usable[kept], rules)
+    sound = replace(batch, values=report.adjusted.values).rows(_mask(kept, len(batch)))
+    features = _features(sound, report.usable[kept], rules)
     features, broken = FeatureStoreSchema.inspect(features)
     inconsistent = FeatureConsistencyValidator(as_of, rules, markets).inspect(features)
     refused = {

@@ -4,13 +4,13 @@ the bar is set aside, its symbol goes on    all values zero · no price at all �
 with a warning                              open or close outside [low, high] by more than a tick
 the symbol is rejected                      a price that is not positive or not finite · high < low · two bars of
                                             one stamp · bars that do not ascend · a close more than 500 % above
-                                            the one before (`toxic`)
+                                            the one before (`toxic`), recorded adjustments allowed for
 a warning with a count                      sessions of the calendar without a bar
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final
@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from services.features.domain.adjustments import Adjusted, Adjustment, adjust
 from services.features.domain.bars_batch import PRICES, VALUES, BarsBatch, Mask
 from services.features.domain.sessions import Market, date_text, missing_sessions
 
@@ -44,12 +45,14 @@ class IngestionReport:
     """What may be rated, and what was found.
 
     batch      the bars as they were given
+    adjusted   their values after recorded adjustments: what ratings are computed of
     set_aside  a reason for each row that is no usable bar of a symbol that goes on; empty text for all others
     rejected   symbols of which nothing is used
     warnings   by symbol, in words
     """
 
     batch: BarsBatch
+    adjusted: Adjusted
     set_aside: NDArray[np.object_]
     rejected: Mapping[str, Finding]
     warnings: Mapping[str, tuple[str, ...]]
@@ -67,10 +70,10 @@ class IngestionReport:
         return tuple(symbol for code, symbol in enumerate(self.batch.symbols) if code in having)
 
     def bars(self, symbol: str) -> pd.DataFrame:
-        """The usable bars of one symbol, as a frame with a UTC index; empty for a rejected one."""
+        """The usable bars of one symbol, adjusted, as a frame with a UTC index; empty for a rejected one."""
         rows = self.usable & self.batch.of_symbols({symbol})
         index = pd.DatetimeIndex(pd.to_datetime(self.batch.stamps[rows], unit="us", utc=True), name="ts")
-        return pd.DataFrame(self.batch.values[rows], index=index, columns=list(VALUES))
+        return pd.DataFrame(self.adjusted.values[rows], index=index, columns=list(VALUES))
 
 
 @dataclass(frozen=True)
@@ -79,11 +82,13 @@ class IngestionValidator:
 
     `markets`: when each symbol trades, for the sessions that lack a bar. `ticks`: each symbol's tick size; where it
     is not given, the decimal grid in which the prices of the bar in question are written. `interval`: of the bars.
+    `adjustments`: the recorded ones that may be known, in order of date.
     """
 
     markets: Mapping[str, Market] = field(default_factory=dict)
     ticks: Mapping[str, float] = field(default_factory=dict)
     interval: str = "1d"
+    adjustments: Mapping[str, Sequence[Adjustment]] = field(default_factory=dict)
 
     def validate(self, bars: BarsBatch | Mapping[str, pd.DataFrame]) -> IngestionReport:
         """The report over all symbols. A symbol's fault stops no other; nothing is raised but ContractError for input
@@ -91,15 +96,16 @@ class IngestionValidator:
         batch = bars if isinstance(bars, BarsBatch) else BarsBatch.of(bars)
         set_aside = self._set_aside(batch)
         kept = np.flatnonzero(set_aside == "")
-        rejected = _rejected(batch, kept)
+        adjusted = adjust(batch, set_aside == "", self.adjustments)
+        rejected = _rejected(batch, kept, adjusted)
         for code in sorted(set(range(len(batch.symbols))) - set(batch.codes[kept].tolist())):
             rejected.setdefault(batch.symbols[code], _nothing_left(batch, code))
         set_aside[batch.of_symbols(set(rejected))] = ""
         warnings = _in_words(batch, set_aside)
-        for symbol, text in self._missing_sessions(batch).items():
+        for symbol, texts in (*self._missing_sessions(batch).items(), *adjusted.warnings().items()):
             if symbol not in rejected:
-                warnings[symbol] = (*warnings.get(symbol, ()), text)
-        return IngestionReport(batch, set_aside, rejected, warnings)
+                warnings[symbol] = (*warnings.get(symbol, ()), *texts)
+        return IngestionReport(batch, adjusted, set_aside, rejected, warnings)
 
     def _set_aside(self, batch: BarsBatch) -> NDArray[np.object_]:
         values = batch.values
@@ -122,15 +128,15 @@ class IngestionValidator:
                 reasons[row] = "open or close outside low to high"
         return reasons
 
-    def _missing_sessions(self, batch: BarsBatch) -> dict[str, str]:
-        found = {}
+    def _missing_sessions(self, batch: BarsBatch) -> dict[str, tuple[str, ...]]:
+        found: dict[str, tuple[str, ...]] = {}
         for code, symbol in enumerate(batch.symbols):
             market = self.markets.get(symbol)
             if market is None or market.sessions is None:
                 continue
             absent = missing_sessions(np.sort(batch.stamps[batch.codes == code]), market, self.interval)
             if len(absent):
-                found[symbol] = f"gaps: {_counted(absent, 'sessions without a bar')}"
+                found[symbol] = (f"gaps: {_counted(absent, 'sessions without a bar')}",)
         return found
 
 
@@ -145,7 +151,8 @@ def price_grid(prices: NDArray[np.float64]) -> float:
 
 @cache
 def _contract() -> Any:
-    """The pandera schema of bars in order: each row with the stamp and the close of the symbol's bar before."""
+    """The pandera schema of bars in order: each row with the stamp and the close of the symbol's bar before, the close
+    also after recorded adjustments."""
     import pandera.pandas as pa  # takes a second to import
 
     price = pa.Check(lambda x: np.isfinite(x) & (x > 0), name="bad_price", ignore_na=False)
@@ -158,7 +165,7 @@ def _contract() -> Any:
             pa.Check(lambda bars: bars["ts"] != bars["ts_before"], name="duplicate_bar"),
             pa.Check(lambda bars: bars["ts"] >= bars["ts_before"], name="descending_bars"),
             pa.Check(lambda bars: ~(bars["high"] < bars["low"]), name="high_below_low"),
-            pa.Check(lambda bars: ~(bars["close"] > MOST_OF_A_CLOSE * bars["close_before"]), name="toxic"),
+            pa.Check(lambda bars: ~(bars["adjusted"] > MOST_OF_A_CLOSE * bars["adjusted_before"]), name="toxic"),
         ],
     )
 
@@ -167,10 +174,10 @@ def _contract() -> Any:
 _ORDER: Final = ("duplicate_bar", "descending_bars", "bad_price", "high_below_low", "toxic")
 
 
-def _rejected(batch: BarsBatch, kept: NDArray[np.intp]) -> dict[str, Finding]:
+def _rejected(batch: BarsBatch, kept: NDArray[np.intp], adjusted: Adjusted) -> dict[str, Finding]:
     import pandera.pandas as pa
 
-    frame = _with_bar_before(batch, kept)
+    frame = _with_bar_before(batch, kept, adjusted)
     try:
         _contract().validate(frame, lazy=True)
     except pa.errors.SchemaErrors as fault:
@@ -184,11 +191,11 @@ def _rejected(batch: BarsBatch, kept: NDArray[np.intp]) -> dict[str, Finding]:
             own = rows[batch.codes[rows] == symbol_code]
             symbol = batch.symbols[symbol_code]
             if symbol not in rejected:
-                rejected[symbol] = Finding(code, _explain(code, frame.loc[own[0]], own, batch), own)
+                rejected[symbol] = Finding(code, _explain(code, frame.loc[own[0]], own, batch, adjusted), own)
     return rejected
 
 
-def _with_bar_before(batch: BarsBatch, kept: NDArray[np.intp]) -> pd.DataFrame:
+def _with_bar_before(batch: BarsBatch, kept: NDArray[np.intp], adjusted: Adjusted) -> pd.DataFrame:
     """The kept rows, by their number in the batch; a symbol's first row has no bar before (least stamp, NaN close)."""
     codes, stamps, values = batch.codes[kept], batch.stamps[kept], batch.values[kept]
     first = np.append(True, codes[1:] != codes[:-1])[: len(kept)]
@@ -196,10 +203,13 @@ def _with_bar_before(batch: BarsBatch, kept: NDArray[np.intp]) -> pd.DataFrame:
     frame["ts"] = stamps
     frame["ts_before"] = np.where(first, np.iinfo(np.int64).min, np.roll(stamps, 1))
     frame["close_before"] = np.where(first, np.nan, np.roll(values[:, _CLOSE], 1))
+    frame["adjusted"] = adjusted.values[kept, _CLOSE]
+    frame["adjusted_before"] = np.where(first, np.nan, np.roll(frame["adjusted"].to_numpy(), 1))
     return frame
 
 
-def _explain(code: str, bar: pd.Series[Any], rows: NDArray[np.intp], batch: BarsBatch) -> str:
+def _explain(code: str, bar: pd.Series[Any], rows: NDArray[np.intp], batch: BarsBatch, adjusted: Adjusted) -> str:
+    allowed_for = " after recorded adjustments" if batch.symbols[batch.codes[rows[0]]] in adjusted.applied else ""
     when = date_text(int(bar["ts"]))
     shown = f"open {bar['open']:.10g} high {bar['high']:.10g} low {bar['low']:.10g} close {bar['close']:.10g}"
     text = {
@@ -208,7 +218,7 @@ def _explain(code: str, bar: pd.Series[Any], rows: NDArray[np.intp], batch: Bars
         "bad_price": f"a price that is not positive and finite on {when}: {shown}",
         "high_below_low": f"high below low on {when}: {shown}",
         "toxic": f"close went from {bar['close_before']:.10g} to {bar['close']:.10g} on {when}, "
-        f"{bar['close'] / bar['close_before'] - 1:+,.0%}, more than +{MOST_OF_A_CLOSE - 1:.0%}",
+        f"{bar['adjusted'] / bar['adjusted_before'] - 1:+,.0%}{allowed_for}, more than +{MOST_OF_A_CLOSE - 1:.0%}",
     }[code]
     return text if len(rows) == 1 else f"{text}; and {_counted(batch.stamps[rows[1:]], 'more')}"
 
