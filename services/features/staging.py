@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import structlog
 
+from services.features.domain.adjustments import Adjustment
 from services.features.domain.parity import COMPARED, Parity, compare
 from services.features.domain.rating import RatedBatch, rate
 from services.features.domain.runs import SCREENER, RunRecord
@@ -22,14 +23,21 @@ log = structlog.get_logger(__name__)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+class Unadjusted:
+    """An empty book of adjustments: bars are rated as they were traded."""
+
+    def newest(self) -> tuple[int, tuple[Adjustment, ...]]:
+        return 0, ()
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where batches are rated and staged."""
+    """Where batches are rated and staged, and by which book of adjustments."""
 
     bars: BarSource
     calendars: Calendars
     workspace: Workspace
-    adjustments: Adjustments
+    adjustments: Adjustments = Unadjusted()
 
 
 def stage_batch(

@@ -77,6 +77,13 @@ def test_a_withdrawn_record_stands_no_more(house):
     assert len(house.adjustments.newest()[1]) == 1
 
 
+def test_a_book_can_be_read_as_it_was_when_a_batch_was_rated_with_it(house):
+    house.adjustments.record("X:A", SPLIT, 16.0, **WHO)
+    house.adjustments.withdraw("X:A", SPLIT, **WHO)
+    versions = [LakehouseAdjustments(house.home, version=version).newest() for version in (0, 1, 2)]
+    assert [len(standing) for _, standing in versions] == [0, 1, 0]
+
+
 def test_what_is_no_adjustment_is_not_written(house):
     with pytest.raises(ContractError):
         house.adjustments.record("X:A", SPLIT, 0.0, **WHO)

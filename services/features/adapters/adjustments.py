@@ -10,6 +10,7 @@ from typing import Final
 import pyarrow as pa
 
 from services.features.domain.adjustments import Adjustment
+from shared.clock import system_clock
 from shared.errors import CommitConflict, NotFoundError
 from shared.paths import Home
 from shared.tables import Changes, JsonValue, NewSegment, Snapshot, open_table
@@ -30,13 +31,16 @@ _ATTEMPTS: Final = 50
 
 
 class LakehouseAdjustments:
-    def __init__(self, home: Home, clock: Callable[[], datetime]) -> None:
+    """`version`: read this one instead of the newest, as a batch was rated with it (see `Receipt`)."""
+
+    def __init__(self, home: Home, clock: Callable[[], datetime] = system_clock, *, version: int | None = None) -> None:
         self._table = open_table(home.lakehouse / "adjustments")
         self._clock = clock
+        self._version = version
 
     def newest(self) -> tuple[int, tuple[Adjustment, ...]]:
         """The newest version's number, and what stands in it: of a symbol and date the last record."""
-        snapshot = self._table.load()
+        snapshot = self._table.load(self._version)
         return snapshot.version, _standing(snapshot)
 
     def record(
