@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,7 +23,10 @@ def register(app: typer.Typer) -> None:
 
 
 def waive(
-    run_id: RunId,
+    run_id: Annotated[
+        str | None, typer.Argument(help="a run, as `asof runs` lists them; every run until it expires when absent")
+    ] = None,
+    *,
     symbols: Annotated[
         list[str], typer.Option("--symbol", "-s", help="EXCHANGE:TICKER; several with commas, or repeated")
     ],
@@ -30,23 +34,43 @@ def waive(
     reason: Annotated[str, typer.Option(help="why its absence is acceptable")],
     approver: Annotated[str, typer.Option(help="who signs for it")],
     expires: Annotated[str, typer.Option(help="until when, ISO 8601")],
+    code: Annotated[
+        str | None,
+        typer.Option(help="the gap's error code; one for every run has to name it (a halted stock: no_bars)"),
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="a file with the approver's private key, where the house asks for signatures")
+    ] = None,
     preview: Annotated[
         bool, typer.Option("--preview", help="say what the gate would decide, and change nothing")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Accept that symbols of a run are missing. A waiver accepts an absence; it never lets data in."""
+    """Accept that symbols are missing, in one run or until a date. It accepts an absence; it never lets data in."""
     from asof.cli.ask import ask
 
-    arguments = {
+    arguments: dict[str, Any] = {
         "symbols": [symbol for listed in symbols for symbol in listed.split(",")],
         "stage": stage,
         "reason": reason,
         "approver": approver,
         "expires": expires,
         "preview": preview,
+        **({} if code is None else {"code": code}),
     }
+    if key is not None:
+        arguments["signature"] = _signature(arguments, run_id, key)
     ask("waive", arguments, run_id=run_id, as_json=as_json)
+
+
+def _signature(arguments: dict[str, Any], run_id: str | None, key: Path) -> str:
+    """The approver's, over the waiver and the evidence that it accepts."""
+    from asof.cli.lake import open_lake
+    from services.auditor import decided_coverage, read_private_key, read_request, sign, statement
+
+    private = read_private_key(key)
+    evidence = None if run_id is None else decided_coverage(open_lake().home, run_id).evidence_sha256
+    return sign(private, statement(read_request(arguments), run_id=run_id, evidence_sha256=evidence))
 
 
 def promote(run_id: RunId, as_json: AsJson = False) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from asof import Lakehouse
 from asof.cli.reproducing import reproduce
+from services.auditor import new_key
 from tests.e2e.conftest import AS_OF, ROOT, House
 
 pytestmark = pytest.mark.timeout(120)
@@ -149,6 +150,42 @@ def test_a_waiver_is_previewed_given_listed_and_lets_the_rest_in(house: House) -
     verdict = house.asof("show", "waived")
     assert (verdict["decision"], verdict["covered_with_waivers"]) == ("granted", 1.0)
     assert verdict["covered"] < 1
+
+
+def test_with_keys_two_people_sign_and_a_standing_waiver_holds_for_the_next_run(tmp_path: Path) -> None:
+    house = House(tmp_path, tmp_path)
+    keys = {}
+    for name in ("ben", "cleo"):
+        private, keys[name] = new_key()
+        (tmp_path / name).touch(mode=0o600)
+        (tmp_path / name).write_text(private)
+    approvers = tmp_path / "approvers.toml"
+    approvers.write_text("[approvers]\n" + "\n".join(f'{name} = "{key}"' for name, key in keys.items()))
+    house.environment |= {"ASOF_AUDITOR_APPROVERS_FILE": str(approvers), "ASOF_AUDITOR_APPROVALS": "2"}
+    waiver = ["--symbol", TWO[0], "--stage", "metadata", "--reason", "halted", "--expires", "2099-01-31"]
+
+    def sign(*where: str, by: str, key: str, code: int = 0) -> str:
+        done = house.asof("waive", *where, *waiver, "--approver", by, "--key", str(tmp_path / key), code=code)
+        return str(done["message"])
+
+    try:
+        house.server()
+        house.service("auditor")  # and nobody else, so that every run ends in silence
+        house.publish(candidates=TWO[:1], stages=["metadata"], run_id="r1", deadline_s=0.5, requested_by="ana")
+        house.verdict("r1")
+        assert "is not signed" in house.asof("waive", "r1", *waiver, "--approver", "ben", code=3)["message"]
+        assert "is not 'cleo''s" in sign("r1", by="cleo", key="ben", code=3)
+        assert "blocked: 0 of 1 covered" in sign("r1", by="ben", key="ben")
+        assert "granted: 0 of 1 covered, the other 1 waived" in sign("r1", by="cleo", key="cleo")
+        assert {(row["approver"], row["verified"]) for row in house.asof("waivers")} == {("ben", True), ("cleo", True)}
+
+        for name in keys:
+            assert "1 standing waivers until 2099" in sign("--code", "silence", by=name, key=name)
+        house.publish(candidates=TWO[:1], stages=["metadata"], run_id="r2", deadline_s=0.5)
+        assert house.verdict("r2")["decision"] == "granted"
+        assert "every run" in printed(house, "waivers")
+    finally:
+        house.close()
 
 
 def test_a_run_is_reproduced_cell_by_cell_and_a_changed_input_is_named(promoted: House) -> None:

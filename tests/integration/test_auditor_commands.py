@@ -147,6 +147,8 @@ def test_a_granted_run_is_neither_retried_nor_waived(house: House) -> None:
 def test_a_standing_waiver_holds_for_every_run_until_it_expires(house: House) -> None:
     no_code, _ = house.command("waive", None, symbols=["PSE:BDO"], **WAIVER)
     assert "has to name the error code" in no_code.message
+    preview, _ = house.command("waive", None, symbols=["PSE:BDO"], code="no_bars", preview=True, **WAIVER)
+    assert (preview.outcome, "waived" in house.ledger()) == ("refused", False)
     result, _ = house.command("waive", None, symbols=["PSE:BDO"], code="no_bars", **WAIVER)
     assert result.outcome == "done"
     for run_id, decision in (("r1", "granted"), ("r2", "blocked")):

@@ -18,6 +18,7 @@ from services.auditor.handlers.answers import (
 from services.auditor.handlers.desk import Desk
 from services.auditor.handlers.verdict import preview, rule, waived_coverage
 from shared.clock import format_instant
+from shared.errors import ContractError
 from shared.events import Command, Event
 
 
@@ -46,6 +47,10 @@ def waive(desk: Desk, command: Command, event: Event[Command]) -> Done:
 
 
 def _waive_standing(desk: Desk, command: Command, request: WaiverRequest) -> Done:
+    if request.preview:
+        raise ContractError(
+            "a standing waiver belongs to no run that could be previewed", fix="asof waive RUN --preview"
+        )
     entered = desk.ledger.find(f"waived:{command.command_id}")
     if entered is None:
         verified = _verified(desk, request, statement(request, run_id=None, evidence_sha256=None))
