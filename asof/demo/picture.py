@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
+from shutil import which
 from typing import TYPE_CHECKING, Any
 
 from asof.demo.story import OBSERVED, RUN_DAY, Story
@@ -95,7 +98,8 @@ def _draw_next(console: Console, story: Story) -> None:
         console.print(f"  {story.home / path}", soft_wrap=True)
     console.print()
     console.print("try next", style="bold")
-    console.print(f"  asof show {story.promoted.run_id}")
-    console.print(f"  asof history {_TICK_EXAMPLE}")
+    here = "" if which("asof") else f"{Path(sys.executable).parent}/"
+    console.print(f"  {here}asof show {story.promoted.run_id}", soft_wrap=True)
+    console.print(f"  {here}asof history {_TICK_EXAMPLE}", soft_wrap=True)
     code = f"from asof import Lakehouse; print(Lakehouse({str(story.home)!r}).features.at('{RUN_DAY:%Y-%m-%d}'))"
-    console.print(f'  python -c "{code}"', soft_wrap=True)
+    console.print(f'  {here}python -c "{code}"', soft_wrap=True)
