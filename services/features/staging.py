@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 import numpy as np
 import structlog
@@ -23,11 +24,14 @@ log = structlog.get_logger(__name__)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Unadjusted:
+class _Unadjusted:
     """An empty book of adjustments: bars are rated as they were traded."""
 
     def newest(self) -> tuple[int, tuple[Adjustment, ...]]:
         return 0, ()
+
+
+UNADJUSTED: Final = _Unadjusted()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,7 @@ class Stage:
     bars: BarSource
     calendars: Calendars
     workspace: Workspace
-    adjustments: Adjustments = Unadjusted()
+    adjustments: Adjustments = UNADJUSTED
 
 
 def stage_batch(
