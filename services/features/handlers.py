@@ -12,7 +12,7 @@ from services.features.ports import FeatureStore, Workspace
 from services.features.staging import Stage, stage_batch
 from shared.candidates import parse_candidates
 from shared.clock import Clock
-from shared.errors import ContractError
+from shared.errors import ContractError, IntegrityError, TerminalError
 from shared.events import (
     BarsHydrated,
     Event,
@@ -41,8 +41,10 @@ async def open_run(
         raise ContractError("a run without a run_id", fix="publish it on run-candidates, where the bus gives it one")
     candidates = parse_candidates(run.candidates, default_exchange=default_exchange)
     stored = run.bars == "lakehouse" and "ratings" in run.stages
-    pins = await asyncio.to_thread(stage.bars.newest, run.interval, candidates.symbols) if stored else {}
-    record = record_run(run, candidates, run_id=run.run_id, event_time=event.time, pins=pins)
+    pins, unreadable = (
+        await asyncio.to_thread(stage.bars.newest, run.interval, candidates.symbols) if stored else ({}, {})
+    )
+    record = record_run(run, candidates, run_id=run.run_id, event_time=event.time, pins=pins, unreadable=unreadable)
     record = await asyncio.to_thread(stage.workspace.open, record)
     if not stored:
         return []
@@ -57,21 +59,30 @@ async def open_run(
 
 
 def _rate_stored(stage: Stage, record: RunRecord, batch: int, event_id: str, symbols: Sequence[str]) -> RatingsComputed:
-    wanted = [
-        stage.bars.pinned(record.interval, symbol, record.pins[symbol]) for symbol in symbols if symbol in record.pins
-    ]
-    missing = {symbol: _not_stored(record, symbol) for symbol in symbols if symbol not in record.pins}
+    wanted, missing = [], {}
+    for symbol in symbols:
+        if symbol not in record.pins:
+            missing[symbol] = _not_stored(record, symbol)
+            continue
+        try:
+            wanted.append(stage.bars.pinned(record.interval, symbol, record.pins[symbol]))
+        except TerminalError as fault:
+            missing[symbol] = _rejected(fault.code, str(fault), fault.fix)
     return stage_batch(stage, record, batch=batch, event_id=event_id, wanted=wanted, missing=missing)
 
 
 def _not_stored(record: RunRecord, symbol: str) -> Rejected:
-    failure = Failure(
-        code="not_stored",
-        message=f"no {record.interval} bars of {symbol} are stored, and the run reads stored bars only",
-        retryable=False,
-        fix="asof run FILE, without `bars: lakehouse`, to fetch them",
+    if symbol in record.unreadable:
+        return _rejected(IntegrityError.code, record.unreadable[symbol], "asof audit pit")
+    return _rejected(
+        "not_stored",
+        f"no {record.interval} bars of {symbol} are stored, and the run reads stored bars only",
+        "asof run FILE, without `bars: lakehouse`, to fetch them",
     )
-    return Rejected(stage="bars", failure=failure)
+
+
+def _rejected(code: str, message: str, fix: str | None) -> Rejected:
+    return Rejected(stage="bars", failure=Failure(code=code, message=message[:2000], retryable=False, fix=fix))
 
 
 async def rate_batch(event: Event[BarsHydrated], *, stage: Stage, clock: Clock) -> Events:

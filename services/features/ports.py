@@ -23,12 +23,12 @@ class BarSource(Protocol):
         the latter."""
         ...
 
-    def newest(self, interval: str, symbols: Sequence[str]) -> dict[str, int]:
-        """The newest stored version of each symbol that has bars."""
+    def newest(self, interval: str, symbols: Sequence[str]) -> tuple[dict[str, int], dict[str, str]]:
+        """The newest stored version of each symbol that has bars; and, by symbol, what is wrong with damaged ones."""
         ...
 
     def pinned(self, interval: str, symbol: str, version: int) -> Bars:
-        """A stored version as an event would name it."""
+        """A stored version as an event would name it. Raises TerminalError when it is gone or damaged."""
         ...
 
 

@@ -19,7 +19,7 @@ from services.features.adapters.store import LakehouseFeatures
 from services.features.adapters.workspace import RunWorkspace
 from services.features.domain.runs import event_rules
 from services.features.staging import Stage
-from shared.bars import BarsTable
+from shared.bars import BarsTable, Trading
 from shared.events import (
     Bars,
     BarsHydrated,
@@ -57,7 +57,8 @@ class FeaturesHouse:
         said = []
         for symbol, frame in frames.items():
             root = self.home.bars_table(interval, symbol)
-            result = BarsTable.open(root).append(frame, run_id="fetched")
+            told = {"timezone": "Etc/UTC", "session": "24x7", "calendar": None, **told}
+            result = BarsTable.open(root).append(frame, run_id="fetched", trading=Trading(**told))
             info = result.info
             said.append(
                 Bars(
@@ -70,7 +71,7 @@ class FeaturesHouse:
                     last_bar=info.last_bar.to_pydatetime(),
                     added=result.added,
                     revised=len(result.revised),
-                    **{"timezone": "Etc/UTC", "session": "24x7", **told},
+                    **told,
                 )
             )
         return tuple(said)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import random
 import signal
 import sys
 
@@ -372,6 +373,46 @@ def test_processes_that_promote_at_once_all_get_in_and_each_run_once(house):
     expected = {symbol: frame for run_id in order for symbol, frame in runs[run_id].items()}
     assert holds(house.matrix(), expected)
     assert pq.read_schema(house.home.features_export).metadata[b"asof.version"] == b"4"
+
+
+def _rate(root, bars, barrier, results):
+    house = FeaturesHouse(root)
+    barrier.wait()
+    results.put(house.rate(house.hydrated(bars)).model_dump_json())
+
+
+def test_replicas_that_rate_the_same_batch_at_once_say_and_write_the_same(house):
+    frames = good("X:A", "X:B", "X:C")
+    house.open(candidates=frames)
+    bars = house.write_bars(frames)
+    context = multiprocessing.get_context("fork")
+    barrier, results = context.Barrier(3), context.Queue()
+    workers = [context.Process(target=_rate, args=(house.home.root, bars, barrier, results)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    said = {results.get(timeout=60) for _ in workers}
+    for worker in workers:
+        worker.join(timeout=30)
+    assert len(said) == 1
+    names = sorted(path.name for path in house.home.run("r1").staged_parts.iterdir())
+    assert names == ["0.json", "0.parquet", "run.json"]
+    house.promote(house.decided("r1", [house.rate(house.hydrated(bars))]))
+    assert holds(house.matrix(), frames)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_batches_in_any_order_and_any_number_of_times_give_the_same_master(house, tmp_path, seed):
+    frames = good(*(f"X:{name}" for name in "ABCDEF"))
+    plain = FeaturesHouse(tmp_path / "plain")
+    for one, order in ((plain, [0, 1, 2]), (house, [*random.Random(seed).choices([0, 1, 2], k=9), 2, 0, 1])):
+        one.open(candidates=frames)
+        bars = one.write_bars(frames)
+        said = {batch: one.rate(one.hydrated(bars[2 * batch : 2 * batch + 2], batch=batch)) for batch in order}
+        shuffled = random.Random(seed).sample(list(said.values()), k=3)
+        one.promote(one.decided("r1", shuffled))
+    assert house.table().load().read() == plain.table().load().read()
+    assert house.home.features_export.read_bytes() == plain.home.features_export.read_bytes()
+    assert house.home.run("r1").features.read_bytes() == plain.home.run("r1").features.read_bytes()
 
 
 _STEPS = ("write_new", "write_atomic", "create_if_absent", "sync_dir", "sync_file")

@@ -275,6 +275,39 @@ def test_a_redelivered_lakehouse_run_reads_the_versions_that_it_pinned(house):
     assert house.open(candidates=frames, bars="lakehouse", batch_size=2) == first
 
 
+def test_a_damaged_table_of_one_symbol_stops_no_other(house):
+    """Neither when the run is opened nor when it comes to that symbol's batch."""
+    frames = good("X:A", "X:BAD", "X:C", "X:LATER")
+    house.write_bars(frames)
+    for manifest in (house.home.bars_table("1d", "X:BAD") / "manifests").glob("0*.json"):
+        manifest.write_bytes(manifest.read_bytes()[:-9])
+    said = house.open(candidates=frames, bars="lakehouse", batch_size=2)
+    assert [one.symbol for each in said for one in each.staged] == ["X:A", "X:C", "X:LATER"]
+    failure = said[0].rejected["X:BAD"].failure
+    assert (failure.code, said[0].rejected["X:BAD"].stage) == ("integrity", "bars")
+    for manifest in (house.home.bars_table("1d", "X:LATER") / "manifests").glob("0*.json"):
+        manifest.write_bytes(b"{}")
+    (house.home.run("r1").staged_parts / "1.json").unlink()
+    again = house.open(candidates=frames, bars="lakehouse", batch_size=2)
+    assert again[0] == said[0]
+    assert again[1].rejected["X:LATER"].failure.code == "integrity"
+    assert [one.symbol for one in again[1].staged] == ["X:C"]
+
+
+def test_a_run_over_stored_bars_knows_when_each_was_known(house):
+    """The close of the session comes from what was stored with the bars."""
+    frames = {"X:A": made.bars(60, start="2021-01-04", freq="B")}
+    told = {"timezone": "America/New_York", "session": "0930-1600", "calendar": "XNYS"}
+    bars = house.write_bars(frames, **told)
+    (stored,) = house.open("r1", frames, bars="lakehouse")
+    house.open("r2", frames)
+    hydrated = house.rate(house.hydrated(bars, "r2"))
+    rows, others = staged(house, stored), staged(house, hydrated)
+    pd.testing.assert_frame_equal(rows, others)
+    last = rows.set_index("ts").loc["2021-03-26", "available_at"]
+    assert last == pd.Timestamp("2021-03-26T20:00:00Z")
+
+
 def test_a_hydrating_run_does_not_read_stored_bars_by_itself(house):
     house.write_bars(good("X:A"))
     assert house.open(candidates=["X:A"]) == []

@@ -38,11 +38,18 @@ class LakehouseBars:
                 hashes[bars.symbol] = info.sha256
         return BarsBatch.of(frames), faults, hashes
 
-    def newest(self, interval: str, symbols: Sequence[str]) -> dict[str, int]:
-        versions = {
-            symbol: BarsTable.open(self._home.bars_table(interval, symbol)).info().version for symbol in symbols
-        }
-        return {symbol: version for symbol, version in versions.items() if version}
+    def newest(self, interval: str, symbols: Sequence[str]) -> tuple[dict[str, int], dict[str, str]]:
+        versions: dict[str, int] = {}
+        unreadable: dict[str, str] = {}
+        for symbol in symbols:
+            try:
+                version = BarsTable.open(self._home.bars_table(interval, symbol)).info().version
+            except IntegrityError as fault:
+                unreadable[symbol] = str(fault)
+            else:
+                if version:
+                    versions[symbol] = version
+        return versions, unreadable
 
     def pinned(self, interval: str, symbol: str, version: int) -> Bars:
         root = self._home.bars_table(interval, symbol)

@@ -30,7 +30,8 @@ class CurrentRow(BaseModel):
 class RunRecord(BaseModel):
     """`staged/run.json`. `content_sha256` is over what was asked: a run id with another one is refused.
 
-    `pins` names the version of every symbol's stored bars, when the run reads what is stored (`bars: lakehouse`).
+    `pins` names the version of every symbol's stored bars, when the run reads what is stored (`bars: lakehouse`);
+    `unreadable` says of other symbols why their bars could not be read when the run was opened.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,6 +50,7 @@ class RunRecord(BaseModel):
     current: dict[str, CurrentRow]
     warnings: dict[str, tuple[str, ...]]
     pins: dict[str, int]
+    unreadable: dict[str, str] = {}
     content_sha256: str
 
 
@@ -62,7 +64,13 @@ def event_rules(name: str) -> Rules:
 
 
 def record_run(
-    asked: RunCandidates, candidates: Candidates, *, run_id: str, event_time: datetime, pins: Mapping[str, int]
+    asked: RunCandidates,
+    candidates: Candidates,
+    *,
+    run_id: str,
+    event_time: datetime,
+    pins: Mapping[str, int],
+    unreadable: Mapping[str, str],
 ) -> RunRecord:
     """Raises ContractError for unknown rules."""
     found = current_values(candidates.items, observed_at=event_time)
@@ -87,6 +95,7 @@ def record_run(
         },
         warnings={symbol: (text,) for symbol, text in sorted(found.refused.items())},
         pins=dict(sorted(pins.items())),
+        unreadable=dict(sorted(unreadable.items())),
         content_sha256=content_sha256(asked),
     )
 

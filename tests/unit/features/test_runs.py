@@ -17,7 +17,7 @@ CANDIDATES = [{"symbol": "X:B", "metadata": {"Recommend.All": 0.5, "tick_size": 
 def record(event_time=TIME, pins=None, **asked):
     data = RunCandidates(**{"candidates": CANDIDATES, "run_id": "r1", **asked})
     found = parse_candidates(data.candidates)
-    return record_run(data, found, run_id="r1", event_time=event_time, pins=pins or {})
+    return record_run(data, found, run_id="r1", event_time=event_time, pins=pins or {}, unreadable={})
 
 
 def test_a_record_says_by_what_its_batches_are_rated():

@@ -166,10 +166,10 @@ def test_one_symbol_that_fails_stops_no_other():
 
 
 def test_bars_are_counted_by_symbol_and_without_the_rows_that_are_none():
-    frames = {"X:A": made.bars(4), "X:B": made.bars(3), "X:C": made.bars(2)}
-    usable = np.array([0, 1, 0, 1, 1, 1, 1, 0, 0], dtype=bool)
-    nothing = {name: np.full(9, np.nan) for name in FEATURES}
-    assert describe(BarsBatch.of(frames), usable, nothing).bar.tolist() == [-1, 0, -1, 1, 0, 1, 2, -1, -1]
+    frames = {"X:A": made.bars(4), "X:B": made.bars(3), "X:C": made.bars(3), "X:D": made.bars(1)}
+    usable = np.array([0, 1, 0, 1, 1, 1, 1, 0, 1, 1, 0], dtype=bool)
+    nothing = {name: np.full(11, np.nan) for name in FEATURES}
+    assert describe(BarsBatch.of(frames), usable, nothing).bar.tolist() == [-1, 0, -1, 1, 0, 1, 2, -1, 0, 1, -1]
 
 
 def test_an_empty_batch_has_nothing_wrong():
