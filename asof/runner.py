@@ -38,7 +38,8 @@ def create_service(name: str, settings: HouseSettings, overrides: Overrides = Ma
 async def house_at_work(
     settings: HouseSettings, services: Sequence[str] = SERVICES, *, overrides: Overrides = MappingProxyType({})
 ) -> AsyncIterator[Session]:
-    """A session of this house. Without `ASOF_REDIS_URL` the named services run in this process for its length.
+    """A session of this house. Without `ASOF_REDIS_URL` the named services run in this process for its length; with
+    none named, only the server does.
 
     Leaving waits until the services have applied what the streams hold for them, so that no command ends between a
     verdict and the files that it promised.
@@ -53,10 +54,12 @@ async def house_at_work(
         log_to_file(settings.paths().state / "services.log")
         url = await stack.enter_async_context(embedded_redis(settings.paths()))
         session = Session(settings.paths(), url, _person())
-        built = [create_service(name, settings, overrides) for name in services]
-        await stack.enter_async_context(_running(built, url))
+        if services:
+            built = [create_service(name, settings, overrides) for name in services]
+            await stack.enter_async_context(_running(built, url))
         yield session
-        await session.settle()
+        if services:
+            await session.settle()
 
 
 @asynccontextmanager

@@ -120,12 +120,17 @@ async def drop(
 
 
 async def _put_back(redis_url: str, found: Sequence[Letter], handled: Handled) -> None:
+    """Every entry once, however many services gave up on it: all of them read what is put back."""
+    again: set[tuple[str, str]] = set()
     async with connected(redis_url) as redis:
         for start in range(0, len(found), _AT_ONCE):
             some = found[start : start + _AT_ONCE]
             async with redis.pipeline(transaction=True) as pipe:
                 for one in some:
                     assert one.content is not None, "checked by the caller"
+                    if (one.content.origin, one.content.entry_id) in again:
+                        continue
+                    again.add((one.content.origin, one.content.entry_id))
                     # A letter about a replay names the first entry, not the replay.
                     fields: dict[Any, Any] = {REPLAY: one.content.entry_id.encode(), **raw_fields(one.content)}
                     pipe.xadd(one.content.origin, fields)

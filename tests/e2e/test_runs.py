@@ -160,3 +160,25 @@ def test_pandas_and_duckdb_open_every_file_that_a_run_leaves(running: House):
     assert str(matrix.index.tz) == "UTC"
     assert matrix.columns.nlevels == 2
     assert ("PSE:JFC", "recommend_all") in matrix.columns
+
+
+def test_dead_letters_are_looked_at_put_back_once_and_dropped_with_a_reason(house: House):
+    house.services("features", "auditor")
+    client = house.redis()
+    client.xadd("run-candidates", {"data": b'{"candidates": ["PSE:JFC"], "surprise": 1}'})
+    house.wait(lambda: len(house.asof("dead-letters")) == 2, "a letter of each service")
+    letters = house.asof("dead-letters")
+    assert {letter["service"] for letter in letters} == {"features", "auditor"}
+    shown = house.asof("dead-letters", "show", letters[0]["id"])
+    assert "surprise" in shown["error"]["message"]
+    assert "surprise" in shown["entry"]["data"]
+
+    # Two services gave up on one entry: it is put back once, and both give up again.
+    assert len(house.asof("dead-letters", "replay", "--all")["replayed"]) == 2
+    assert client.xlen("run-candidates") == 2
+    house.wait(lambda: len(house.asof("dead-letters")) == 2, "the letters of the replay")
+    again = [letter["id"] for letter in house.asof("dead-letters")]
+    assert len(house.asof("dead-letters", "--all")) == 4
+    assert house.asof("dead-letters", "drop", *again, "--reason", " ", code=2)["error"]["next"]
+    house.asof("dead-letters", "drop", *again, "--reason", "a typing error")
+    assert house.asof("dead-letters") == []
