@@ -16,10 +16,14 @@ carried in every decision and alert; this program also looks at what lies beside
 `state/auditor/ledger-head.json`. An extract's line has one field more: `between`, the bodies of the foreign entries
 that lead to it.
 
+Where the ledger is signed, an entry's data names its key (`signed_by`, the start of the public key's sha256), and its
+`signature` has that key and an Ed25519 signature (RFC 8032) of its hash. `--key` says whose every entry has to be.
+
 Exit code 0: sound; 5: not sound; 2: cannot be read.
 """
 
 import argparse
+import base64
 import hashlib
 import json
 import math
@@ -71,6 +75,89 @@ def number(value):
     return "-" + text if sign else text
 
 
+# Ed25519: the curve -x² + y² = 1 + D x² y² modulo P; a point is (X, Y, Z, T) with x = X/Z, y = Y/Z, T = XY/Z.
+P = 2**255 - 19
+ORDER = 2**252 + 27742317777372353535851937790883648493
+D = -121665 * pow(121666, -1, P) % P
+ROOT_OF_MINUS_1 = pow(2, (P - 1) // 4, P)
+
+
+def point(data):
+    """The point of 32 bytes: y, and the lowest bit of x in the highest one."""
+    number = int.from_bytes(data, "little")
+    y, odd = number & (2**255 - 1), number >> 255
+    square = (y * y - 1) * pow(D * y * y + 1, -1, P) % P
+    x = pow(square, (P + 3) // 8, P)
+    if x * x % P != square:
+        x = x * ROOT_OF_MINUS_1 % P
+    if len(data) != 32 or y >= P or x * x % P != square or (odd and not x):
+        raise ValueError("no point of the curve")
+    x = P - x if x & 1 != odd else x
+    return x, y, 1, x * y % P
+
+
+def added(one, other):
+    a = (one[1] - one[0]) * (other[1] - other[0])
+    b = (one[1] + one[0]) * (other[1] + other[0])
+    c = 2 * one[3] * other[3] * D
+    d = 2 * one[2] * other[2]
+    e, f, g, h = b - a, d - c, d + c, b + a
+    return e * f % P, g * h % P, f * g % P, e * h % P
+
+
+def times(factor, one):
+    total = (0, 1, 1, 0)
+    while factor:
+        if factor & 1:
+            total = added(total, one)
+        one, factor = added(one, one), factor >> 1
+    return total
+
+
+BASE = point((4 * pow(5, -1, P) % P).to_bytes(32, "little"))
+
+
+def signs(public, signature, message):
+    """Whether `signature` is that of the public key over the message."""
+    factor = int.from_bytes(signature[32:], "little")
+    if len(signature) != 64 or factor >= ORDER:
+        return False
+    challenge = int.from_bytes(hashlib.sha512(signature[:32] + public + message).digest(), "little") % ORDER
+    left, right = times(factor, BASE), added(point(signature[:32]), times(challenge, point(public)))
+    return all((left[axis] * right[2] - right[axis] * left[2]) % P == 0 for axis in (0, 1))
+
+
+def spelled(text):
+    """The bytes of base64. Its last letter has bits that no byte needs, so only one spelling counts."""
+    data = base64.b64decode(text, validate=True)
+    if base64.b64encode(data).decode() != text:
+        raise ValueError("not base64 as it is written")
+    return data
+
+
+def check_signature(entry, key):
+    """What is wrong with an entry's signature; None when it is sound, or when nobody was to sign."""
+    data = entry["data"]
+    named, signature = (data.get("signed_by") if isinstance(data, dict) else None), entry.get("signature")
+    if key is not None and named != key:
+        return f"it is not signed by {key}"
+    if named is None and signature is None:
+        return None
+    if named is None or signature is None:
+        return "its signature was taken away" if signature is None else "it bears a signature that nobody was to give"
+    try:
+        if set(signature) != {"key", "ed25519"}:
+            raise ValueError("its fields are others")
+        public, made = (spelled(signature[name]) for name in ("key", "ed25519"))
+        if hashlib.sha256(public).hexdigest()[:16] != named:
+            return f"another key than {named} signed it"
+        if signs(public, made, entry["hash"].encode("ascii")):
+            return None
+    except (ValueError, TypeError):
+        pass
+    return f"its signature is not that of {named} over its hash"
+
+
 def sha256(text):
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
@@ -83,13 +170,13 @@ def lines_of(path):
         offset += len(line) + 1
 
 
-def check_ledger(path, heads):
+def check_ledger(path, heads, key=None):
     problems, hashes, prev = [], {}, "0" * 64
     lines = list(lines_of(path))
     if lines[-1][1]:
         problems.append(f"entry {len(lines)} at byte {lines[-1][0]}: the line is torn: it has no end")
     for n, (offset, line) in enumerate(lines[:-1], start=1):
-        problem, entry = check_entry(line, n, prev)
+        problem, entry = check_entry(line, n, prev, key)
         if problem:
             # Nothing after a broken entry is proven any more.
             return [f"entry {n} at byte {offset}: {problem}"], n - 1, prev
@@ -107,7 +194,7 @@ def check_ledger(path, heads):
     return problems, len(hashes), prev
 
 
-def check_entry(line, n, prev):
+def check_entry(line, n, prev, key=None):
     try:
         entry = json.loads(line)
         if not isinstance(entry, dict) or not FIELDS <= set(entry) <= FIELDS | {"signature"}:
@@ -122,10 +209,10 @@ def check_entry(line, n, prev):
         return "it does not follow the entry before it", None
     if entry["hash"] != sha256(prev + sha256(canonical({name: entry[name] for name in BODY}))):
         return "its content does not have its hash", None
-    return None, entry
+    return check_signature(entry, key), entry
 
 
-def check_extract(path):
+def check_extract(path, key=None):
     problems, before, count = [], None, 0
     for offset, line in lines_of(path):
         if not line:
@@ -144,6 +231,8 @@ def check_extract(path):
                     problems.append(f"line {count}: entry {entry['n']} does not follow the entry before it")
             if entry["hash"] != sha256(entry["prev"] + body):
                 problems.append(f"line {count}: the content of entry {entry['n']} does not have its hash")
+            if problem := check_signature(entry, key):
+                problems.append(f"line {count}: entry {entry['n']}: {problem}")
             before = entry["hash"]
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as fault:
             return [*problems, f"line {count} at byte {offset}: no entry of an extract ({fault})"], count, before
@@ -180,13 +269,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("file", type=pathlib.Path)
     parser.add_argument("--head", action="append", default=[], help="a hash that a decision or an alert carried")
+    parser.add_argument("--key", help="the key that has to have signed every entry: the start of its sha256")
     arguments = parser.parse_args()
     try:
         if is_extract(arguments.file):
-            problems, count, head = check_extract(arguments.file)
+            problems, count, head = check_extract(arguments.file, arguments.key)
         else:
             heads = [*remembered(arguments.file), *(("--head", None, head) for head in arguments.head)]
-            problems, count, head = check_ledger(arguments.file, heads)
+            problems, count, head = check_ledger(arguments.file, heads, arguments.key)
     except OSError as fault:
         print(f"{arguments.file} cannot be read: {fault}", file=sys.stderr)
         return 2

@@ -69,7 +69,7 @@ def open_desk(settings: Settings, home: Home, clock: Clock) -> Desk:
     """What the handlers work with. Raises ContractError for a key file that cannot be read or is none."""
     return Desk(
         runs=RunFolders(home),
-        ledger=LedgerFile(home, sign=ledger_signer(settings.ledger_key_file) if settings.ledger_key_file else None),
+        ledger=LedgerFile(home, signer=ledger_signer(settings.ledger_key_file) if settings.ledger_key_file else None),
         tables=LakehouseTables(home),
         bookmark=BookmarkFile(home.state / "auditor" / "published"),
         reporter=HtmlReports(home),

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.auditor.adapters.keys import ApproverKeys, ledger_signer, new_key, read_private_key, sign, signed_by
-from services.auditor.adapters.ledger_file import LedgerFile
+from services.auditor.adapters.keys import ApproverKeys, new_key, read_private_key, sign
 from services.auditor.domain.waivers import Approvals, read_request, statement
 from shared import events as e
 from shared.errors import ContractError
@@ -216,20 +215,6 @@ def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
     file.chmod(0o644)
     with pytest.raises(ContractError, match="chmod 600"):
         read_private_key(file)
-
-
-def test_a_signed_ledger_proves_who_wrote_it(tmp_path: Path) -> None:
-    private, public = new_key()
-    file = tmp_path / "ledger.key"
-    file.write_text(private)
-    file.chmod(0o600)
-    house = House(tmp_path / "data")
-    house.desk = dataclasses.replace(house.desk, ledger=LedgerFile(house.home, sign=ledger_signer(file)))
-    house.start(THREE)
-    (entry,) = house.desk.ledger.of_run("r1")
-    assert signed_by(public, entry.hash, entry.signature)
-    assert not signed_by(new_key()[1], entry.hash, entry.signature)
-    assert not signed_by(public, "0" * 64, entry.signature)
 
 
 def test_commands_of_others_are_left_to_them(house: House) -> None:

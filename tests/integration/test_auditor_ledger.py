@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import base64
+import dataclasses
 import importlib.util
 import json
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from asof.audits import run_audit
 from services.auditor import verify_ledger
+from services.auditor.adapters.keys import LedgerSigner, ledger_signer
+from services.auditor.adapters.ledger_file import LedgerFile
 from services.auditor.domain import chain
+from services.auditor.domain.canonical import canonical
 from shared.paths import Home
-from tests.integration.auditor_house import House, failure
+from tests.integration.auditor_house import House, alerts, failure
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "docs" / "verify_ledger.py"
@@ -96,7 +102,8 @@ def damages(data: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def test_every_tampering_is_found_by_the_house_and_by_the_stand_alone_verifier(house: Home) -> None:
-    data = house.ledger.read_bytes()
+    # The first six entries, which are a ledger too: opened, covered, decided, of two runs.
+    data = b"".join(house.ledger.read_bytes().splitlines(keepends=True)[:6])
     stand_alone = stand_alone_verifier()
     found: dict[str, int] = {"house": 0, "alone": 0}
     for number, (what, changed) in enumerate(damages(data)):
@@ -213,3 +220,81 @@ def test_a_torn_last_line_of_a_killed_writer_goes_and_the_chain_goes_on(tmp_path
     house.note(*house.all_of(["PSE:JFC"]))
     flaws, entries, _ = verify_ledger(house.home)
     assert (flaws, entries) == ([], 3)
+
+
+def key_file(path: Path, number: int) -> Path:
+    path.touch(mode=0o600)
+    path.write_text(base64.b64encode(bytes([number] * 32)).decode())
+    return path
+
+
+@pytest.fixture
+def signed(tmp_path: Path) -> House:
+    file = key_file(tmp_path / "ledger.key", 1)
+    house = House(tmp_path / "data")
+    ledger = LedgerFile(house.home, signer=ledger_signer(file))
+    house.desk = dataclasses.replace(house.desk, ledger=ledger)
+    house.start(["PSE:JFC"])
+    house.note(*house.all_of(["PSE:JFC"]))
+    return house
+
+
+def test_a_signed_ledger_says_who_wrote_it_and_every_changed_byte_shows(signed: House) -> None:
+    path = signed.home.ledger
+    data = path.read_bytes()
+    key = json.loads(data.splitlines()[0])["data"]["signed_by"]
+    assert script(path, "--key", key).returncode == 0
+    assert script(signed.home.run("r1").audit, "--key", key).returncode == 0
+    assert verify_ledger(signed.home)[:2] == ([], 3)
+    assert f"entry 1 at byte 0: it is not signed by {key[::-1]}" in script(path, "--key", key[::-1]).stdout
+    stand_alone = stand_alone_verifier()
+    for at in range(len(data)):
+        changed = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+        path.write_bytes(changed)
+        flaws, _, _ = verify_ledger(signed.home)
+        assert flaws, at
+        if at % 50 == 0 or data[at + 1 : at + 3] == b"==":
+            assert stand_alone.check_ledger(path, [])[0][0].startswith(f"entry {flaws[0].n} "), at
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda entry, key: entry.pop("signature"), "its signature was taken away"),
+        (lambda entry, key: entry.update(signature=key.sign(entry["hash"])), "another key than"),
+        (lambda entry, key: entry["signature"].update(ed25519=key.sign(entry["hash"])["ed25519"]), "is not that of"),
+        (lambda entry, key: entry["signature"].update(ed25519="AAAA"), "is not that of"),
+        (lambda entry, key: entry["signature"].update(more="x"), "is not that of"),
+        (lambda entry, key: entry.update(signature="x"), "is not that of"),
+    ],
+)
+def test_a_signature_that_was_taken_away_or_replaced_is_named_and_nothing_is_promoted(
+    signed: House, tmp_path: Path, spoil: Callable[[dict[str, Any], LedgerSigner], object], said: str
+) -> None:
+    other = key_file(tmp_path / "other.key", 2)
+    path = signed.home.ledger
+    first, *rest = path.read_bytes().splitlines(keepends=True)
+    entry = json.loads(first)
+    spoil(entry, ledger_signer(other))
+    path.write_bytes(canonical(entry) + b"\n" + b"".join(rest))
+    flaws, _, _ = verify_ledger(signed.home)
+    assert flaws[0].n == 1
+    assert said in flaws[0].problem
+    assert said in script(path).stdout
+    signed.restart()
+    assert [alert.labels["alertname"] for alert in alerts(signed.tick())] == ["LedgerBroken"]
+
+
+def test_the_stand_alone_verifier_knows_a_signature_as_the_library_does() -> None:
+    signs = stand_alone_verifier().signs
+    for number in range(8):
+        key = Ed25519PrivateKey.from_private_bytes(bytes([number] * 32))
+        public, message = key.public_key().public_bytes_raw(), b"x" * number
+        signature = key.sign(message)
+        assert signs(public, signature, message)
+        assert not signs(public, signature, message + b"!")
+        assert not signs(public, signature[:32] + bytes([signature[32] ^ 1]) + signature[33:], message)
+        # The same point with a larger factor: a second spelling, which nobody may have.
+        order = stand_alone_verifier().ORDER
+        larger = int.from_bytes(signature[32:], "little") + order
+        assert not signs(public, signature[:32] + larger.to_bytes(32, "little"), message)

@@ -11,13 +11,18 @@ import base64
 import binascii
 import hashlib
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from services.auditor.domain.chain import Entry
 from shared.errors import ContractError
+
+SIGNED_BY = "signed_by"
+"""The field of a signed entry's data that names its key, by the start of the public key's sha256."""
 
 
 class ApproverKeys:
@@ -85,24 +90,42 @@ def sign(key: Ed25519PrivateKey, data: bytes) -> str:
     return _text(key.sign(data))
 
 
-def ledger_signer(path: Path) -> Callable[[str], Mapping[str, str]]:
-    """Signs the hash of each entry; `key` names the public key by the start of its sha256."""
-    key = read_private_key(path)
-    name = key_id(key.public_key())
-    return lambda entry_hash: {"key": name, "ed25519": sign(key, entry_hash.encode("ascii"))}
+@dataclass(frozen=True, slots=True)
+class LedgerSigner:
+    """Signs the hash of each entry. An entry names its signer in what is hashed, so no signature can be taken away."""
+
+    key: Ed25519PrivateKey
+
+    @property
+    def name(self) -> str:
+        return key_id(self.key.public_key())
+
+    def sign(self, entry_hash: str) -> dict[str, str]:
+        public = _text(self.key.public_key().public_bytes_raw())
+        return {"key": public, "ed25519": sign(self.key, entry_hash.encode("ascii"))}
 
 
-def signed_by(public_key: str, entry_hash: str, signature: Mapping[str, str] | None) -> bool:
-    """True when the entry's signature is this public key's (base64)."""
-    if signature is None:
-        return False
+def ledger_signer(path: Path) -> LedgerSigner:
+    return LedgerSigner(read_private_key(path))
+
+
+def signature_flaw(entry: Entry) -> str | None:
+    """What is wrong with the signature of an entry; None when it is sound, or when nobody was to sign."""
+    named, signature = entry.data.get(SIGNED_BY), entry.signature
+    if named is None and signature is None:
+        return None
+    if named is None or signature is None:
+        return "its signature was taken away" if signature is None else "it bears a signature that nobody was to give"
     try:
-        Ed25519PublicKey.from_public_bytes(_bytes(public_key)).verify(
-            _bytes(signature["ed25519"]), entry_hash.encode("ascii")
-        )
-    except (InvalidSignature, ValueError, KeyError):
-        return False
-    return True
+        if signature.keys() != {"key", "ed25519"}:
+            raise ValueError("its fields are others")
+        public = Ed25519PublicKey.from_public_bytes(_bytes(signature["key"]))
+        if key_id(public) != named:
+            return f"another key than {named} signed it"
+        public.verify(_bytes(signature["ed25519"]), entry.hash.encode("ascii"))
+    except (InvalidSignature, ValueError, KeyError, TypeError, AttributeError) as fault:
+        return f"its signature is not that of {named} over its hash ({type(fault).__name__})"
+    return None
 
 
 def key_id(key: Ed25519PublicKey) -> str:
@@ -111,9 +134,13 @@ def key_id(key: Ed25519PublicKey) -> str:
 
 def _bytes(text: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
+        data = base64.b64decode(text, validate=True)
     except binascii.Error as fault:
         raise ValueError(f"not base64: {fault}") from fault
+    if _text(data) != text:
+        # The last letter before the padding has bits that no byte needs: only one spelling counts.
+        raise ValueError("not base64 as it is written")
+    return data
 
 
 def _text(data: bytes) -> str:

@@ -10,12 +10,13 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from services.auditor.adapters.keys import SIGNED_BY, LedgerSigner, signature_flaw
 from services.auditor.adapters.line_file import append_bytes
 from services.auditor.adapters.locks import locked
 from services.auditor.domain.chain import GENESIS, BrokenEntry, Entry, Flaw, extract, next_entry, read_entry, verify
@@ -25,7 +26,6 @@ from shared.errors import IntegrityError
 from shared.files import make_dirs, sync_dir, write_atomic
 from shared.paths import Home
 
-Signer = Callable[[str], Mapping[str, str]]
 FIX = "asof audit ledger; then restore data/audit.jsonl from a backup"
 
 
@@ -58,11 +58,11 @@ class _Index:
 
 
 class LedgerFile:
-    def __init__(self, home: Home, *, sign: Signer | None = None) -> None:
+    def __init__(self, home: Home, *, signer: LedgerSigner | None = None) -> None:
         self._path = home.ledger
         self._anchor = home.state / "auditor" / "ledger-head.json"
         self._lock = home.state / "auditor" / "ledger.lock"
-        self._sign = sign
+        self._signer = signer
         self._guard = threading.RLock()
         self._index = _Index()
 
@@ -74,11 +74,13 @@ class LedgerFile:
             known = self._index.keys.get(key)
             if known is not None:
                 return self._read(known)
+            if self._signer is not None:
+                data = {**data, SIGNED_BY: self._signer.name}
             entry = next_entry(
                 self._index.last, time=format_instant(time), kind=kind, run_id=run_id, key=key, data=data
             )
-            if self._sign is not None:
-                entry = replace(entry, signature=self._sign(entry.hash))
+            if self._signer is not None:
+                entry = replace(entry, signature=self._signer.sign(entry.hash))
             line = entry.line()
             self._drop_torn_line()
             self._write(line)
@@ -159,7 +161,7 @@ class LedgerFile:
             last = self._index.last
             n, prev = (1, GENESIS) if last is None else (last.n + 1, last.hash)
             try:
-                self._index.add(read_entry(line, n=n, prev=prev), line)
+                self._index.add(_read_signed(line, n=n, prev=prev), line)
             except BrokenEntry as fault:
                 raise self._fault(f"entry {n} at byte {self._index.end:,}: {fault}") from fault
 
@@ -239,12 +241,19 @@ def _object(data: bytes) -> dict[str, Any]:
     return fields if isinstance(fields, dict) else {}
 
 
+def _read_signed(line: bytes, *, n: int, prev: str) -> Entry:
+    entry = read_entry(line, n=n, prev=prev)
+    if (flaw := signature_flaw(entry)) is not None:
+        raise BrokenEntry(flaw)
+    return entry
+
+
 def _first_flaw(data: bytes) -> str | None:
     prev = GENESIS
     offset = 0
     for n, line in enumerate(data.splitlines(keepends=True), start=1):
         try:
-            prev = read_entry(line, n=n, prev=prev).hash
+            prev = _read_signed(line, n=n, prev=prev).hash
         except BrokenEntry as fault:
             return f"entry {n} at byte {offset:,}: {fault}"
         offset += len(line)
@@ -257,5 +266,5 @@ def verify_ledger(home: Home) -> tuple[list[Flaw], int, str]:
     The chain is checked from its first byte and against every head that the house remembers.
     """
     lines = home.ledger.read_bytes().splitlines(keepends=True) if home.ledger.exists() else []
-    flaws, last = verify(lines, read_heads(home))
+    flaws, last = verify(lines, read_heads(home), read=_read_signed)
     return flaws, 0 if last is None else last.n, GENESIS if last is None else last.hash

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,11 +104,17 @@ def read_entry(line: bytes, *, n: int, prev: str) -> Entry:
     return Entry(**fields, body=body)
 
 
-def verify(lines: Iterable[bytes], heads: Mapping[int, str] | None = None) -> tuple[list[Flaw], Entry | None]:
+def verify(
+    lines: Iterable[bytes],
+    heads: Mapping[int, str] | None = None,
+    *,
+    read: Callable[..., Entry] = read_entry,
+) -> tuple[list[Flaw], Entry | None]:
     """The first flaw of a chain (nothing after it is proven), or every head it contradicts; and its last sound entry.
 
     `heads`: what somebody else remembers of the chain (entry number to hash, from decisions, alerts and extracts).
-    A chain that was cut off or written anew as a whole is only found by these.
+    A chain that was cut off or written anew as a whole is only found by these. `read` is `read_entry`, or one that
+    checks signatures too.
     """
     flaws: list[Flaw] = []
     last: Entry | None = None
@@ -116,7 +122,7 @@ def verify(lines: Iterable[bytes], heads: Mapping[int, str] | None = None) -> tu
     hashes: dict[int, str] = {}
     for n, line in enumerate(lines, start=1):
         try:
-            last = read_entry(line, n=n, prev=prev)
+            last = read(line, n=n, prev=prev)
         except BrokenEntry as fault:
             flaws.append(Flaw(n, offset, str(fault)))
             break
