@@ -193,6 +193,10 @@ class Pace(Protocol):
         """Wait for a turn. Raises Paused when the venue is closed for longer than waiting is sensible."""
         ...
 
+    async def served(self, turn: Turn) -> None:
+        """Say that an answer came well on a turn that is kept: a connection that goes on to serve others."""
+        ...
+
     async def release(self, turn: Turn, fault: UpstreamError | None, *, used: int | None = None) -> None:
         """Hand the turn back with what came of it: push-back slows every replica down, a named time pauses the venue.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
+from bisect import bisect_left
 from collections import deque
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
@@ -46,15 +48,53 @@ def redis_server():
         yield running
 
 
+class Lateness:
+    """How late this loop has been, in all, at any time: nobody hears an answer while the loop does something else."""
+
+    def __init__(self):
+        self._at, self._sum = [time.monotonic()], [0.0]
+
+    async def watch(self, every_s=0.01):
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(every_s)
+            late = time.monotonic() - began - every_s
+            if late > 0.002:
+                self._at.append(time.monotonic())
+                self._sum.append(self._sum[-1] + late)
+
+    def between(self, since, until):
+        before, after = (bisect_left(self._at, at) for at in (since, until))
+        return self._sum[min(after, len(self._sum) - 1)] - self._sum[max(before - 1, 0)]
+
+
+def hears_when_the_loop_turns(meter, lateness):
+    """Replay and fetchers share this loop with one another, and the machine with others: a word is heard that later."""
+    meter._hearing_s = 0.4
+    by_the_clock = meter.was_told_to_wait
+
+    def was_told_to_wait():
+        if not by_the_clock():
+            return False
+        now, heard_at = time.monotonic(), meter._pause.heard_at
+        return now > heard_at + lateness.between(heard_at - meter._hearing_s, now)
+
+    meter.was_told_to_wait = was_told_to_wait
+
+
 @asynccontextmanager
 async def replaying(source, **options):
     """The replay's inside and its base URL; a pause or a limit that is crossed shows in `replay.record`."""
     app = create_app(source, now=NOW, **options)
+    lateness = Lateness()
     for meter in app.state.replay.meters.values():
-        # Replay and fetchers share this process, and often its loop with other runs: an answer is heard later here.
-        meter._hearing_s = 0.4
+        hears_when_the_loop_turns(meter, lateness)
     async with serve(app) as base_url:
-        yield app.state.replay, base_url
+        watching = asyncio.create_task(lateness.watch())
+        try:
+            yield app.state.replay, base_url
+        finally:
+            watching.cancel()
 
 
 @asynccontextmanager

@@ -101,6 +101,29 @@ async def test_retry_after_pauses_every_replica_for_that_long_and_then_probes_al
     await one.release(await asyncio.wait_for(one.acquire("venue"), 1), None)
 
 
+async def test_a_probe_that_serves_lets_the_others_in_while_it_is_kept(replicas):
+    one, other = replicas[:2]
+    await full_speed(one, "venue")
+    await one.release(await one.acquire("venue"), RateLimited("429", retry_after=0.1))
+    probe = await one.acquire("venue")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(other.acquire("venue"), 0.1)
+    await one.served(probe)
+    await other.release(await asyncio.wait_for(other.acquire("venue"), 1), None)
+    await one.release(probe, None)
+
+
+async def test_a_connection_that_serves_on_brings_the_level_back_without_giving_its_turn_up(replicas, redis):
+    one = replicas[0]
+    turn = await one.acquire("wide")
+    for _ in range(40):
+        await one.served(turn)
+    assert float(await redis.hget("asof:pace:{wide}", "level")) == 1
+    assert await redis.zcard("asof:pace:{wide}:in-flight") == 1
+    await one.release(turn, None)
+    assert await redis.zcard("asof:pace:{wide}:in-flight") == 0
+
+
 async def test_a_failed_probe_closes_the_venue_again(replicas):
     one = replicas[0]
     await one.release(await one.acquire("venue"), RateLimited("429", retry_after=0.1))
@@ -185,6 +208,19 @@ async def test_a_held_turn_outlives_its_lease(replicas):
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(other.acquire("slow"), 1.5)
     await one.release(turn, None)
+
+
+async def test_whoever_waits_for_a_turn_stops_when_told_to(replicas):
+    one, chance = replicas[0], Random(3)
+    turn = await one.acquire("slow")
+    waiting = [asyncio.create_task(one.acquire("slow")) for _ in range(200)]
+    for task in waiting:
+        await asyncio.sleep(chance.random() / 200)
+        task.cancel()
+    _, going_on = await asyncio.wait(waiting, timeout=2)
+    assert not going_on
+    await one.release(turn, None)
+    await one.release(await asyncio.wait_for(one.acquire("slow"), 1), None)
 
 
 async def test_the_retry_budget_is_one_for_all_replicas(redis):

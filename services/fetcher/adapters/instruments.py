@@ -65,9 +65,10 @@ class InstrumentList:
     async def get(self) -> Known:
         """Raises the venue's fault only when there is nothing older to fall back on, or when the refusal is final."""
         async with self._flight:
-            if self._kept is None:
-                self._use(await asyncio.to_thread(self._read))
-            if self._kept is not None and self._age(self._kept) < self._fresh_s:
+            if not self._fresh():
+                # Another replica may have asked in the meantime.
+                self._use(await asyncio.to_thread(self._read) or self._kept)
+            if self._fresh():
                 return Known(self._known, None)
             try:
                 loaded = _Kept(self._clock(), await self._load())
@@ -78,6 +79,9 @@ class InstrumentList:
             self._use(loaded)
             await asyncio.to_thread(self._write, loaded)
             return Known(self._known, None)
+
+    def _fresh(self) -> bool:
+        return self._kept is not None and self._age(self._kept) < self._fresh_s
 
     def _age(self, kept: _Kept) -> float:
         return (self._clock() - kept.loaded_at).total_seconds()

@@ -21,6 +21,9 @@ class LocalPace:
         self.asked[venue] += weight
         return Turn(venue, str(self.asked[venue]))
 
+    async def served(self, turn: Turn) -> None:
+        """Nothing here depends on how a venue is."""
+
     async def release(self, turn: Turn, fault: UpstreamError | None, *, used: int | None = None) -> None:
         self._slots[turn.venue].release()
 

@@ -136,6 +136,10 @@ class RedisPace:
                 keys=_keys(venue),
                 args=[ticket, weight, pace.rate, pace.burst, pace.at_once, self._lease_ms, _KEPT_MS],
             )
+            if _cancelled():
+                if outcome == _GRANTED:
+                    await self._redis.zrem(_keys(venue)[1], ticket)
+                raise asyncio.CancelledError
             if outcome == _GRANTED:
                 self._hold(venue, ticket)
                 return Turn(venue, ticket)
@@ -151,15 +155,22 @@ class RedisPace:
                 waited += wait
             await self._sleep(wait)
 
+    async def served(self, turn: Turn) -> None:
+        await self._report(turn.venue, "", None, None)
+
     async def release(self, turn: Turn, fault: UpstreamError | None, *, used: int | None = None) -> None:
-        pace = self._paces[turn.venue]
         self._held[turn.venue].discard(turn.ticket)
+        await self._report(turn.venue, turn.ticket, fault, used)
+
+    async def _report(self, venue: str, ticket: str, fault: UpstreamError | None, used: int | None) -> None:
+        """Say how an answer was; `ticket` is handed back, and an empty one is nobody's."""
+        pace = self._paces[venue]
         named = 0.0 if fault is None or fault.retry_after is None else max(fault.retry_after, 0.001)
         left = -1.0 if used is None or pace.window is None else max(0.0, pace.window * 0.97 - used)
         await self._release(
-            keys=_keys(turn.venue),
+            keys=_keys(venue),
             args=[
-                turn.ticket,
+                ticket,
                 verdict_of(fault),
                 round(named * 1000),
                 round(unnamed_wait_s(fault) * 1000),
@@ -201,6 +212,12 @@ class RedisBudget:
         taken = int(await self._redis.incrby(key, retries))
         await self._redis.pexpire(key, _KEPT_MS)
         return taken <= self._retries
+
+
+def _cancelled() -> bool:
+    """Whether this task was told to stop: before Python 3.12 the client's own wait_for may lose the word."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _keys(venue: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -47,6 +48,7 @@ COLUMNS = (*TEXT.values(), *INTEGERS.values(), *FLAGS.values(), LAST_PRICE)
 
 _UNKNOWN_FIELD = re.compile(r'Unknown field "([^"]{1,80})"')
 _MAX_DROPPED = 3
+_DROPPED_FOR = timedelta(hours=1)
 _PAGE = 1000
 _MAX_FOUND = 20_000
 
@@ -57,6 +59,7 @@ class Scanner:
     def __init__(self, upstream: HttpUpstream, market: str) -> None:
         self._upstream = upstream
         self._path = f"/{market}/scan"
+        self._dropped: dict[str, datetime] = {}
 
     async def describe(self, symbols: Sequence[str]) -> Mapping[str, Described | UpstreamError]:
         """Every symbol once: described, or the fault it met. Raises what concerns all of them."""
@@ -121,8 +124,12 @@ class Scanner:
     async def _ask(
         self, path: str, query: Mapping[str, Any], columns: tuple[str, ...]
     ) -> tuple[Answer, tuple[str, ...]]:
-        """The answer, and the columns it has: one that the scanner does not know is dropped, asked again, recorded."""
+        """The answer, and the columns it has: one that the scanner does not know is dropped, asked again, recorded.
+
+        What was dropped stays out for an hour, so that it costs one request and not one a batch.
+        """
         host = self._upstream.host
+        columns = tuple(column for column in columns if column not in self._dropped)
         for _ in range(_MAX_DROPPED + 1):
             answer = await self._upstream.json(
                 "POST", path, body={**query, "columns": list(columns)}, accept=(200, 400)
@@ -131,6 +138,9 @@ class Scanner:
             if not error:
                 if answer.status != 200:
                     raise BadRequest(f"{answer.status}: refused without a reason", host=host, status=answer.status)
+                for column, since in list(self._dropped.items()):
+                    if abs(answer.observed_at - since) >= _DROPPED_FOR:
+                        del self._dropped[column]
                 return answer, columns
             unknown = _UNKNOWN_FIELD.search(str(error))
             if unknown is None or unknown[1] not in columns:
@@ -139,6 +149,7 @@ class Scanner:
                     raise ServerFault(words, host=host, status=answer.status)
                 raise BadRequest(words, host=host, status=answer.status)
             log.warning("scanner_column_dropped", column=unknown[1], host=host)
+            self._dropped[unknown[1]] = answer.observed_at
             columns = tuple(column for column in columns if column != unknown[1])
         raise BadRequest("the scanner keeps refusing columns", host=host, status=400)
 

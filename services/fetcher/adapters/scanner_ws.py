@@ -138,7 +138,10 @@ class ScannerBars:
                         outcome = ended = fault
                     except UpstreamError as fault:
                         outcome = fault
-                    served += ended is None
+                    if ended is None:
+                        served += 1
+                        # A probe that serves well lets the others in now, not when its last symbol is through.
+                        await self._pace.served(turn)
                     await deliver(want.symbol, outcome)
         except UpstreamError as fault:
             ended = fault

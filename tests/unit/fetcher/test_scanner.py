@@ -117,6 +117,24 @@ async def test_an_unknown_column_is_dropped_and_asked_again_without_it(status):
     assert found["PSE:JFC"].fields["sector"] == "Services"
 
 
+async def test_a_column_that_was_dropped_is_not_asked_for_again_until_an_hour_later():
+    log, unknown = [], {"subtype"}
+    hour = iter((8, 8, 8, 9, 9))
+
+    def answer(request):
+        said = answering({"PSE:JFC": JFC}, unknown=unknown, log=log)(request)
+        said.headers.update({**up.REPLAY, "Date": f"Wed, 15 Dec 2021 {next(hour):02}:30:00 GMT"})
+        return said
+
+    asking = Scanner(up.upstream(answer), "global")
+    for _ in range(2):
+        await asking.describe(["PSE:JFC"])
+    unknown.clear()
+    for _ in range(2):
+        await asking.describe(["PSE:JFC"])
+    assert ["subtype" in body["columns"] for body in log] == [True, False, False, False, True]
+
+
 async def test_one_symbol_that_fails_the_whole_list_is_found_and_named():
     def answer(request):
         tickers = json.loads(request.content)["symbols"]["tickers"]
