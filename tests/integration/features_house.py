@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from services.features import handlers
@@ -17,7 +18,9 @@ from services.features.adapters.calendars import ExchangeCalendars
 from services.features.adapters.reader import FeatureReader
 from services.features.adapters.store import LakehouseFeatures
 from services.features.adapters.workspace import RunWorkspace
+from services.features.domain.ratings.frames import TechnicalRatings
 from services.features.domain.runs import event_rules
+from services.features.domain.validation_features import FEATURES
 from services.features.staging import Stage
 from shared.bars import BarsTable, Trading
 from shared.events import (
@@ -32,6 +35,7 @@ from shared.events import (
 )
 from shared.paths import Home
 from shared.tables import open_table
+from tests.unit.features import made
 
 START = datetime(2021, 4, 1, tzinfo=UTC)
 CALENDARS = ExchangeCalendars()
@@ -148,3 +152,24 @@ class FeaturesHouse:
         """The hash of every file of the house."""
         files = sorted(path for path in self.home.root.rglob("*") if path.is_file())
         return {self.home.relative(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def good(*names: str, count: int = 80, shift: int = 0) -> dict[str, pd.DataFrame]:
+    """Sound daily bars up to 2021-03-30, of each name its own; `shift` for others of the same names."""
+    return {name: made.bars(count, seed=sum(map(ord, name)) + shift, start="2021-01-10", scale=50.0) for name in names}
+
+
+def staged(house: FeaturesHouse, said: RatingsComputed) -> pd.DataFrame:
+    assert said.file is not None
+    return pd.read_parquet(house.home.root / said.file.path)
+
+
+def holds(matrix: pd.DataFrame, frames: Mapping[str, pd.DataFrame], rules: str = "screener") -> bool:
+    """The matrix has exactly these bars' ratings."""
+    assert sorted(set(matrix.columns.get_level_values("symbol"))) == sorted(frames)
+    for symbol, frame in frames.items():
+        expected = TechnicalRatings.compute(frame, rules=rules)
+        own = matrix[symbol].loc[frame.index]
+        for name in FEATURES:
+            assert np.array_equal(own[name], expected[name], equal_nan=True), (symbol, name)
+    return True
