@@ -160,7 +160,9 @@ def test_the_list_says_what_lasts_and_who_knows(house: House) -> None:
     box = Mailbox()
     tell(house, box)
     house.command("ack", None, fingerprint=box.got[0].fingerprint)
-    first, second = sorted(list_alerts(house.home, now=house.now), key=lambda row: row["labels"]["alertname"], reverse=True)
+    first, second = sorted(
+        list_alerts(house.home, now=house.now), key=lambda row: row["labels"]["alertname"], reverse=True
+    )
     assert (first["labels"]["alertname"], first["status"], first["acknowledged_by"]) == (
         "PromotionBlocked",
         "firing",
