@@ -107,7 +107,16 @@ async def take_snapshot(event: Event[UniverseSnapshot], *, desk: Desk) -> Events
     data = event.data
     async with desk.writing:
         records = await asyncio.to_thread(lambda: pq.read_table(desk.home.resolve(data.records.path)).to_pylist())
-        batch = Batch("snapshot", records, desk.clock(), data.observed_at, "keep", event.id, data.run_id, data.source)
+        batch = Batch(
+            "snapshot",
+            records,
+            desk.clock(),
+            data.observed_at,
+            event_id=event.id,
+            run_id=data.run_id,
+            source=data.source,
+            exchange=data.exchange,
+        )
         await asyncio.to_thread(desk.symbols.apply, [batch])
     return []
 

@@ -13,8 +13,9 @@ class Catalog(Protocol):
     @property
     def version(self) -> int: ...
 
-    def apply(self, batches: Sequence[Batch]) -> list[UpsertResult]:
-        """All batches in one commit. Raises CommitConflict when other writers do not let it through."""
+    def apply(self, batches: Sequence[Batch], *, epoch: int | None = None) -> list[UpsertResult]:
+        """All batches in one commit. Raises CommitConflict when other writers do not let it through, StaleEpochError
+        when the holder of a newer lease has written."""
         ...
 
     def get_instrument(self, symbol: str, as_of: Any = None) -> dict[str, Any] | None: ...

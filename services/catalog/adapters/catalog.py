@@ -1,45 +1,57 @@
 """The catalogs: bitemporal, order-free, each in one versioned table. Reading needs files only.
 
-Every write reloads, decides and commits; a conflict starts over, which is safe because a stored event is a no-op.
+Every write follows the table, decides and commits; a conflict starts over, which is safe because a stored event is a
+no-op. A reader takes in what was committed since its last look and nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import threading
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
 import pandas as pd
 
-from services.catalog.adapters.facts import from_rows, merged, to_rows
-from services.catalog.adapters.frames import at_frame, history_frame, join_frame, record_of, write_frame
+from services.catalog.adapters.book import Book
+from services.catalog.adapters.facts import micros, to_rows
+from services.catalog.adapters.frames import history_frame, history_rows, join_frame, panel_frame, record_of, write_rows
+from services.catalog.adapters.panel import Panel, derive
 from services.catalog.domain.decide import Batch, UpsertResult, decide
 from services.catalog.domain.schema import EXCHANGES, SYMBOLS, Schema
-from services.catalog.domain.versions import Fact, Version, versions_of, violations
+from services.catalog.domain.versions import Fact, Timeline, violations
 from shared.clock import Clock, parse_instant, system_clock
-from shared.errors import CommitConflict
-from shared.tables import Changes, NewSegment, Table, open_table
+from shared.errors import CommitConflict, ContractError
+from shared.tables import Changes, NewSegment, Snapshot, Table, open_table
 from shared.tables.model import JsonValue
 
 _ATTEMPTS = 50
-_FOLD_AT = 64
+_DELTAS = 32  # so many commits are merged into one segment
+_KEPT_RECORDS = 100_000
 
 Instant = str | datetime
 Records = Iterable[Mapping[str, Any]]
 
 
 class MetadataCatalog:
-    """A symbol's versions. `root` is the folder of one table; it is created by the first write."""
+    """A symbol's versions. `root` is the folder of one table; it is created by the first write.
+
+    One object may be used by several threads.
+    """
 
     schema: Schema = SYMBOLS
 
     def __init__(self, table: Table, clock: Clock) -> None:
         self._table = table
         self._clock = clock
-        self._book: dict[str, list[Fact]] = {}
-        self._version = 0
-        self._versions: dict[str, list[Version]] = {}
+        self._lock = threading.RLock()
+        self._start_anew()
 
     @classmethod
     def open(cls, root: str | Path, *, clock: Clock = system_clock) -> Self:
@@ -72,7 +84,7 @@ class MetadataCatalog:
         event_id: str | None = None,
     ) -> UpsertResult:
         """Mark symbols as no longer active, every attribute kept. Unknown ones are rejected by name."""
-        records = [{self.schema.key: symbol} for symbol in symbols]
+        records = [{self.schema.key: symbol} for symbol in ([symbols] if isinstance(symbols, str) else symbols)]
         return self.apply([self._batch("retire", records, effective_at, known_at, run_id, event_id)])[0]
 
     def apply_snapshot(
@@ -83,30 +95,33 @@ class MetadataCatalog:
         known_at: Instant | None = None,
         run_id: str | None = None,
         event_id: str | None = None,
+        exchange: str | None = None,
     ) -> UpsertResult:
-        """Take a full universe: a live symbol that is absent is retired, a field that is not stated is null."""
-        batch = self._batch("snapshot", list(records), effective_at, known_at, run_id, event_id)
-        return self.apply([batch])[0]
+        """Take a full universe: a live symbol that is absent is retired, a field that is not stated is null.
 
-    def apply(self, batches: Sequence[Batch], *, epoch: int = 0) -> list[UpsertResult]:
-        """Several batches in one commit, each decided on what the ones before it made."""
-        for _ in range(_ATTEMPTS):
-            self._follow()
-            book: dict[str, list[Fact]] = self._book
-            facts: list[Fact] = []
-            results: list[UpsertResult] = []
-            for batch in batches:
-                outcome = decide(book, batch, self.schema)
-                book = merged(book, outcome.facts) if outcome.facts else book
-                facts.extend(outcome.facts)
-                results.append(outcome.result)
-            version = self._version
-            if facts:
+        With `exchange` it is the universe of that exchange alone, and symbols of others are neither retired nor taken.
+        """
+        batch = self._batch("snapshot", list(records), effective_at, known_at, run_id, event_id)
+        return self.apply([replace(batch, exchange=exchange)])[0]
+
+    def apply(self, batches: Sequence[Batch], *, epoch: int | None = None) -> list[UpsertResult]:
+        """Several batches in one commit, each decided on what the ones before it made.
+
+        `epoch` is the fencing token of the writer's lease; a table that has seen a newer one refuses the commit with
+        StaleEpochError. Without a lease the compare-and-set alone decides.
+        """
+        with self._lock:
+            for _ in range(_ATTEMPTS):
+                snapshot = self._follow()
+                facts, timelines, results = self._decided(batches)
+                if not facts:
+                    return [replace(result, version=snapshot.version) for result in results]
                 try:
-                    version = self._commit(facts, epoch)
+                    version = self._commit(snapshot, facts, epoch)
                 except CommitConflict:
                     continue
-            return [_with_version(result, version) for result in results]
+                self._book.keep(timelines)
+                return [replace(result, version=version) for result in results]
         raise CommitConflict(
             f"{self._table.root.name} could not be written",
             cause=f"other writers were faster {_ATTEMPTS} times",
@@ -118,55 +133,93 @@ class MetadataCatalog:
         self._table.compact()
 
     def tag(self, name: str, version: int) -> None:
+        """Name a version that has to stay readable."""
         self._table.tag(name, version)
 
     def export(self, path: str | Path) -> Path:
         """Every version as a plain Parquet file with `valid_from` and `valid_until`; its metadata names the version."""
-        return write_frame(self.history(), Path(path), metadata={"catalog_version": str(self._version)})
+        with self._lock:
+            version = str(self._follow().version)
+            rows = history_rows(self._panel(None), self.schema)
+        return write_rows(rows, Path(path), metadata={"asof.version": version, "catalog_version": version})
 
     # -- reading
 
     @property
     def version(self) -> int:
-        self._follow()
-        return self._version
+        with self._lock:
+            return self._follow().version
 
     def get_instrument(
         self, symbol: str, as_of: Instant | None = None, known_at: Instant | None = None
     ) -> dict[str, Any] | None:
         """All columns of the version that holds at `as_of` (default: `known_at`, else now), or None."""
-        self._follow()
-        known = None if known_at is None else parse_instant(known_at, name="known_at")
-        instant = parse_instant(as_of, name="as_of") if as_of is not None else known or self._clock()
-        for version in self._of(symbol, known):
-            if version.holds_at(instant):
-                return record_of(version, self.schema)
-        return None
+        if os.path.exists(self._next):  # noqa: PTH110  a Path would cost more than the look-up
+            self._follow_locked()
+        if known_at is not None:
+            known = parse_instant(known_at, name="known_at")
+            timeline = self._timeline(symbol)
+            starts, records = self._records_of(None if timeline is None else timeline.known_by(known))
+            instant = known if as_of is None else parse_instant(as_of, name="as_of")
+        else:
+            found = self._records.get(symbol)
+            starts, records = found if found is not None else self._remember(symbol)
+            instant = self._clock() if as_of is None else parse_instant(as_of, name="as_of")
+        place = bisect_right(starts, instant)
+        return dict(records[place - 1]) if place else None
 
     def history(self, symbol: str | None = None, known_at: Instant | None = None) -> pd.DataFrame:
         """Every version, ordered by symbol and `valid_from`."""
-        return history_frame(self._all(symbol, known_at), self.schema)
+        if symbol is None:
+            return panel_frame(self._at_version(known_at), None, self.schema)
+        self._follow_locked()
+        timeline = self._timeline(symbol)
+        if timeline is not None and known_at is not None:
+            timeline = timeline.known_by(parse_instant(known_at, name="known_at"))
+        return history_frame([] if timeline is None else timeline.versions, self.schema)
 
     def at(self, as_of: Instant, known_at: Instant | None = None) -> pd.DataFrame:
-        """Every symbol's version at that instant."""
-        return at_frame(self._all(None, known_at), parse_instant(as_of, name="as_of"), self.schema)
+        """Every symbol's version at that instant, ordered by symbol."""
+        instant = micros(parse_instant(as_of, name="as_of"))
+        panel = self._at_version(known_at)
+        places = panel.holding(instant)
+        if panel.by_name is not None:
+            places = panel.by_name[np.isin(panel.by_name, places)]
+        return panel_frame(panel, places, self.schema)
 
     def join(
-        self, frame: pd.DataFrame, on: tuple[str, str] = ("symbol", "ts"), known_at: Instant | None = None
+        self,
+        frame: pd.DataFrame,
+        on: tuple[str, str] = ("symbol", "ts"),
+        known_at: Instant | None = None,
+        columns: Collection[str] | None = None,
     ) -> pd.DataFrame:
-        """`frame` with each row's metadata as of its own instant; row order and index are kept."""
-        return join_frame(frame, on, self._all(None, known_at), self.schema)
+        """`frame` with each row's metadata as of its own instant; row order and index are kept.
+
+        columns  the catalog's columns to add, all when None. One that `frame` has too is added as `<name>_catalog`.
+
+        Raises ContractError for a column without a time zone and for symbols that the catalog does not know. Keep the
+        symbol column categorical: its codes are looked up ten times as fast as text.
+        """
+        panel = self._at_version(known_at)
+        return join_frame(frame, on, panel, self._book.codes, self.schema, columns)
 
     def active(self) -> list[str]:
         """The symbols whose open version is active."""
-        self._follow()
-        return sorted(key for key in self._book if (own := self._of(key, None)) and own[-1].fields["active"])
+        panel = self._at_version(None)
+        live = panel.columns["active"].to_numpy(zero_copy_only=False).astype(bool) & panel.is_open
+        return sorted(panel.names[code] for code in panel.codes[live])
 
     def audit(self) -> list[str]:
         """What is wrong with the table; empty when it is sound."""
-        self._follow()
-        found = [str(violation) for violation in self._table.verify()]
-        return found + [text for key in sorted(self._book) for text in violations(self._of(key, None), self.schema)]
+        with self._lock:
+            self._follow()
+            found = [str(violation) for violation in self._table.verify()]
+            names = sorted(self._book.names)
+            for start in range(0, len(names), _KEPT_RECORDS):
+                timelines = self._book.timelines(names[start : start + _KEPT_RECORDS])
+                found += [text for timeline in timelines.values() for text in violations(timeline.versions)]
+        return found
 
     # -- inside
 
@@ -181,48 +234,111 @@ class MetadataCatalog:
         nulls: Literal["keep", "set"] = "keep",
         source: str | None = None,
     ) -> Batch:
+        if nulls not in {"keep", "set"}:
+            raise ContractError(f"nulls {nulls!r} is neither keep nor set", fix='nulls="set" clears, "keep" keeps')
         known = self._clock() if known_at is None else parse_instant(known_at, name="known_at")
         effective = None if effective_at is None else parse_instant(effective_at, name="effective_at")
         return Batch(kind, records, known, effective, nulls, event_id, run_id, source)
 
-    def _commit(self, facts: Sequence[Fact], epoch: int) -> int:
-        changes = Changes(append=(NewSegment(to_rows(facts, self.schema)),))
+    def _decided(self, batches: Sequence[Batch]) -> tuple[list[Fact], Mapping[str, Timeline], list[UpsertResult]]:
+        layered = _Layered(self._book)
+        facts: list[Fact] = []
+        results: list[UpsertResult] = []
+        for batch in batches:
+            outcome = decide(layered, batch, self.schema)
+            layered.take(outcome.facts, outcome.timelines)
+            facts.extend(outcome.facts)
+            results.append(outcome.result)
+        return facts, layered.made, results
+
+    def _commit(self, base: Snapshot, facts: Sequence[Fact], epoch: int | None) -> int:
+        rows = to_rows(facts, self.schema)
         runs: list[JsonValue] = [*sorted({fact.run_id for fact in facts if fact.run_id})]
-        version = self._table.commit(
-            self._version, changes, epoch=max(epoch, self._table.load().epoch), meta={"runs": runs}
-        )
-        if len(self._table.load().segments) > _FOLD_AT:
-            self._table.compact()
+        changes = Changes(append=(NewSegment(rows, key_column=self.schema.key),))
+        token = base.epoch if epoch is None else epoch
+        version = self._table.commit(base.version, changes, epoch=token, meta={"runs": runs})
+        self._take(rows, version)
+        if sum(segment.first == segment.last for segment in base.segments) >= _DELTAS:
+            with suppress(CommitConflict):
+                self._table.compact(small_only=True)
         return version
 
-    def _follow(self) -> None:
+    def _start_anew(self) -> None:
+        self._book = Book(self.schema)
+        self._version = 0
+        self._next = self._manifest(1)
+        self._records: dict[str, tuple[list[datetime], list[dict[str, Any]]]] = {}
+        self._panels: dict[int | None, Panel] = {}
+
+    def _manifest(self, version: int) -> str:
+        return str(self._table.root / "manifests" / f"{version:020d}.json")
+
+    def _follow_locked(self) -> None:
+        with self._lock:
+            self._follow()
+
+    def _follow(self) -> Snapshot:
         """Take in what was committed since the last look, without reading again what did not change."""
         snapshot = self._table.load()
         if snapshot.version == self._version:
-            return
+            return snapshot
         new = snapshot.since(self._version)
         if new is None:
-            self._book, self._versions = {}, {}
-        rows = snapshot.read(segments=new) if snapshot.segments else None
-        more = from_rows(rows, self.schema) if rows is not None else {}
-        for key, facts in more.items():
-            self._book.setdefault(key, []).extend(facts)
-            self._versions.pop(key, None)
+            self._start_anew()
+            new = snapshot.segments
+        if new:
+            self._take(snapshot.read(segments=new), snapshot.version)
         self._version = snapshot.version
+        self._next = self._manifest(snapshot.version + 1)
+        return snapshot
 
-    def _of(self, key: str, known_at: datetime | None) -> list[Version]:
-        facts = self._book.get(key, ())
-        if known_at is not None:
-            return versions_of([fact for fact in facts if fact.known <= known_at], self.schema)
-        if key not in self._versions:
-            self._versions[key] = versions_of(facts, self.schema)
-        return self._versions[key]
+    def _take(self, rows: Any, version: int) -> None:
+        touched = self._book.add(rows)
+        if touched is None:
+            self._records.clear()
+        else:
+            for key in touched:
+                self._records.pop(key, None)
+        self._panels.clear()
+        self._version = version
+        self._next = self._manifest(version + 1)
 
-    def _all(self, symbol: str | None, known_at: Instant | None) -> list[Version]:
-        self._follow()
-        known = None if known_at is None else parse_instant(known_at, name="known_at")
-        keys = sorted(self._book) if symbol is None else [symbol]
-        return [version for key in keys for version in self._of(key, known)]
+    def _timeline(self, symbol: str) -> Timeline | None:
+        with self._lock:
+            timeline = self._book.timelines([symbol]).get(symbol)
+            if timeline is None and isinstance(symbol, str):
+                with suppress(ContractError):
+                    key = self.schema.read_key({self.schema.key: symbol})
+                    timeline = self._book.timelines([key]).get(key)
+            return timeline
+
+    def _records_of(self, timeline: Timeline | None) -> tuple[list[datetime], list[dict[str, Any]]]:
+        if timeline is None:
+            return [], []
+        starts = [row.start for row in timeline.rows]
+        return starts, [record_of(version, self.schema) for version in timeline.versions]
+
+    def _remember(self, symbol: str) -> tuple[list[datetime], list[dict[str, Any]]]:
+        with self._lock:
+            self._follow()
+            made = self._records_of(self._timeline(symbol))
+            if len(self._records) >= _KEPT_RECORDS:
+                self._records.clear()
+            if made[0]:
+                self._records[symbol] = made
+            return made
+
+    def _at_version(self, known_at: Instant | None) -> Panel:
+        known = None if known_at is None else micros(parse_instant(known_at, name="known_at"))
+        with self._lock:
+            self._follow()
+            return self._panel(known)
+
+    def _panel(self, known: int | None) -> Panel:
+        if known not in self._panels:
+            self._panels = {at: panel for at, panel in self._panels.items() if at is None}  # one other at a time
+            self._panels[known] = derive(self._book, known)
+        return self._panels[known]
 
 
 class ExchangeCatalog(MetadataCatalog):
@@ -230,8 +346,33 @@ class ExchangeCatalog(MetadataCatalog):
 
     schema = EXCHANGES
     upsert_exchanges = MetadataCatalog.upsert_symbols
+    retire_exchanges = MetadataCatalog.retire_symbols
     get_exchange = MetadataCatalog.get_instrument
 
 
-def _with_version(result: UpsertResult, version: int) -> UpsertResult:
-    return UpsertResult(result.inserted, result.changed, result.unchanged, result.rejected, version)
+class _Layered:
+    """A book with what earlier batches of the same commit add to it."""
+
+    def __init__(self, book: Book) -> None:
+        self._book = book
+        self.made: dict[str, Timeline] = {}
+        self._snapshots: set[str] = set()
+        self.newest_known = book.newest_known
+
+    def timelines(self, keys: Iterable[str]) -> Mapping[str, Timeline]:
+        asked = [*keys]
+        own = {key: self.made[key] for key in asked if key in self.made}
+        return {**self._book.timelines(key for key in asked if key not in own), **own}
+
+    def keys_of(self, exchange: str | None) -> Iterable[str]:
+        more = (key for key in self.made if exchange is None or key.startswith(f"{exchange}:"))
+        return dict.fromkeys([*self._book.keys_of(exchange), *more])
+
+    def has_snapshot(self, event_id: str) -> bool:
+        return event_id in self._snapshots or self._book.has_snapshot(event_id)
+
+    def take(self, facts: Sequence[Fact], timelines: Mapping[str, Timeline]) -> None:
+        self.made.update(timelines)
+        self._snapshots.update(fact.event_id for fact in facts if fact.kind == "snapshot" and fact.event_id)
+        if facts:
+            self.newest_known = facts[0].known

@@ -1,78 +1,118 @@
-"""Facts as rows of a versioned table, and back. A row's `stated` has a bit for each attribute that the fact states."""
+"""Facts as rows of a versioned table, and back.
+
+A row's `stated` has a bit for each attribute that the fact states. A fact that only confirms what stands is a row of
+kind `seen`, without values.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any, Literal
 
-import pyarrow as pa
-
+from services.catalog.adapters.arrow import Column, Rows, pa
 from services.catalog.domain.schema import Schema
 from services.catalog.domain.versions import Fact
 
-_TYPES: dict[type, pa.DataType] = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
-_INSTANT = pa.timestamp("us", tz="UTC")
+SEEN = "seen"
+ORIGIN = ("kind", "known", "stated", "asked", "event_id", "run_id", "source", "sources")
+TYPES: dict[type, Any] = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+INSTANT = pa.timestamp("us", tz="UTC")
+_INSTANTS = ("effective", "known", "asked")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICRO = timedelta(microseconds=1)
 
 
-def arrow_schema(schema: Schema) -> pa.Schema:
-    own: list[tuple[str, pa.DataType]] = [
+def micros(instant: datetime) -> int:
+    return (instant - _EPOCH) // _MICRO
+
+
+def instant_of(value: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=value)
+
+
+def arrow_schema(schema: Schema) -> Any:
+    own: list[tuple[str, Any]] = [
         ("kind", pa.string()),
-        ("effective", _INSTANT),
-        ("known", _INSTANT),
+        ("effective", INSTANT),
+        ("known", INSTANT),
+        ("asked", INSTANT),
         ("stated", pa.int64()),
     ]
-    columns = [(name, _TYPES[kind]) for name, kind in schema.attributes.items()]
+    columns = [(name, TYPES[kind]) for name, kind in schema.attributes.items()]
     origin = [(name, pa.string()) for name in ("event_id", "run_id", "source", "sources")]
     return pa.schema([(schema.key, pa.string()), *own, *columns, *origin])
 
 
-def to_rows(facts: Sequence[Fact], schema: Schema) -> pa.Table:
-    names = list(schema.attributes)
-    rows = [
-        {
-            schema.key: fact.key,
-            "kind": fact.kind,
-            "effective": fact.effective,
-            "known": fact.known,
-            "stated": sum(1 << bit for bit, name in enumerate(names) if name in fact.fields),
-            **fact.fields,
-            "event_id": fact.event_id,
-            "run_id": fact.run_id,
-            "source": fact.source,
-            "sources": fact.sources,
-        }
-        for fact in facts
+def to_rows(facts: Sequence[Fact], schema: Schema) -> Rows:
+    bits = {name: 1 << bit for bit, name in enumerate(schema.attributes)}
+    columns: dict[str, list[Any]] = {
+        schema.key: [fact.key for fact in facts],
+        "kind": [SEEN if fact.confirms else fact.kind for fact in facts],
+        "effective": [micros(fact.effective) for fact in facts],
+        "known": [micros(fact.known) for fact in facts],
+        "asked": [None if fact.asked is None else micros(fact.asked) for fact in facts],
+        "stated": [sum(bits[name] for name in _stated_by(fact)) for fact in facts],
+        "event_id": [fact.event_id for fact in facts],
+        "run_id": [fact.run_id for fact in facts],
+        "source": [fact.source for fact in facts],
+        "sources": [fact.sources for fact in facts],
+    }
+    values: list[Mapping[str, Any]] = [
+        {} if fact.confirms else {"active": False} if fact.kind == "retire" else fact.fields for fact in facts
     ]
-    return pa.Table.from_pylist(rows, schema=arrow_schema(schema))
+    for name in schema.attributes:
+        columns[name] = [one.get(name) for one in values]
+    types = arrow_schema(schema)
+    return pa.table([pa.array(columns[field.name], field.type) for field in types], schema=types)
 
 
-def from_rows(rows: pa.Table, schema: Schema) -> dict[str, list[Fact]]:
-    """Facts by key, in order of commit."""
-    book: dict[str, list[Fact]] = {}
-    for row in rows.to_pylist():
-        fact = Fact(
-            row[schema.key],
-            row["effective"],
-            row["known"],
-            row["kind"],
-            _stated(row, schema),
-            row["event_id"],
-            row["run_id"],
-            row["source"],
-            row["sources"],
+def _stated_by(fact: Fact) -> Mapping[str, Any]:
+    return {"active": False} if fact.kind == "retire" else fact.fields
+
+
+def to_facts(keys: Sequence[str], rows: Mapping[str, Sequence[Any]], schema: Schema) -> list[Fact]:
+    """The facts in rows that were stored; one that only confirms has the names of its fields and no values yet."""
+    facts = []
+    for place, key in enumerate(keys):
+        kind: Any = rows["kind"][place]
+        names = () if kind == "retire" else stated_names(rows["stated"][place], schema.key, tuple(schema.attributes))
+        asked = rows["asked"][place]
+        facts.append(
+            Fact(
+                key,
+                instant_of(rows["effective"][place]),
+                instant_of(rows["known"][place]),
+                _kind(kind),
+                {name: rows[name][place] if name in rows else None for name in names},
+                rows["event_id"][place],
+                rows["run_id"][place],
+                rows["source"][place],
+                rows["sources"][place],
+                None if asked is None else instant_of(asked),
+                kind == SEEN,
+            )
         )
-        book.setdefault(fact.key, []).append(fact)
-    return book
+    return facts
 
 
-def _stated(row: Mapping[str, object], schema: Schema) -> dict[str, Any]:
-    bits = int(str(row["stated"]))
-    return {name: row.get(name) for bit, name in enumerate(schema.attributes) if bits >> bit & 1}
+def _kind(stored: str) -> Literal["record", "retire", "snapshot"]:
+    return "retire" if stored == "retire" else "snapshot" if stored == "snapshot" else "record"
 
 
-def merged(book: Mapping[str, Sequence[Fact]], more: Iterable[Fact]) -> dict[str, list[Fact]]:
-    """`book` with more facts, as a new book; what did not change is shared."""
-    grown = {key: list(facts) for key, facts in book.items()}
-    for fact in more:
-        grown.setdefault(fact.key, []).append(fact)
-    return grown
+@lru_cache(maxsize=4096)
+def stated_names(bits: int, key: str, attributes: tuple[str, ...]) -> tuple[str, ...]:
+    """The attributes whose bit is set. `key` keeps catalogs apart in the cache."""
+    return tuple(name for bit, name in enumerate(attributes) if bits >> bit & 1)
+
+
+def plain(column: Column) -> list[Any]:
+    """A column as Python values, instants as microseconds; much faster than through Arrow's own datetimes."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column = column.cast(kind.value_type)
+    elif pa.types.is_timestamp(kind):
+        column = column.cast(INSTANT).cast(pa.int64())
+    values: list[Any] = column.to_pylist()
+    return values

@@ -1,28 +1,47 @@
 """The decision behind every write: what is stored and a batch in, facts to append out. Pure.
 
-An event that was stored before is recognised before any instant is moved, and appends nothing.
+It looks at the keys that the batch names and at no others; a snapshot also names those that it leaves out. An event
+that was stored before is recognised before any instant is moved, and appends nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from services.catalog.domain.schema import Schema
-from services.catalog.domain.versions import Fact, Version, equal, versions_of
+from services.catalog.domain.versions import Fact, Timeline
 from shared.errors import ContractError
+from shared.symbols import split_symbol
 
 _TICK = timedelta(microseconds=1)
-Book = Mapping[str, Sequence[Fact]]
+EVERY_KEY = "*"  # no key looks like this; the fact that a snapshot was applied is stored under it
+
+
+class Book(Protocol):
+    """What is stored, as a decision needs it."""
+
+    @property
+    def newest_known(self) -> datetime | None: ...
+
+    def timelines(self, keys: Iterable[str]) -> Mapping[str, Timeline]:
+        """Of those keys that are known at all."""
+        ...
+
+    def keys_of(self, exchange: str | None) -> Iterable[str]:
+        """Every known key, or those of one exchange."""
+        ...
+
+    def has_snapshot(self, event_id: str) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One call, or one event: records to upsert, keys to retire, or a full universe.
+    """One call, or one event: records to upsert, keys to retire, or a full universe (of one `exchange`, or of all).
 
     Without `effective` the writer's clock says when, and a clock that stands still or goes back takes the next instant.
     """
@@ -35,6 +54,7 @@ class Batch:
     event_id: str | None = None
     run_id: str | None = None
     source: str | None = None
+    exchange: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,103 +70,121 @@ class UpsertResult:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
+    """Facts to append, the timelines that they make, and what to tell the caller."""
+
     facts: tuple[Fact, ...]
+    timelines: Mapping[str, Timeline]
     result: UpsertResult
+
+
+Stated = tuple[Literal["record", "retire"], Mapping[str, Any], str | None]
+_RETIRED: Stated = ("retire", {}, None)
 
 
 def decide(book: Book, batch: Batch, schema: Schema) -> Outcome:
     """The facts that `batch` adds to `book`, and what they make of each key."""
-    stated, rejected = _stated(book, batch, schema)
-    known = max([batch.known, *(fact.known for facts in book.values() for fact in facts[-1:])])
-    appended: list[Fact] = []
+    known = max(batch.known, book.newest_known or batch.known)
+    stated, rejected = _read(batch, schema)
+    before = dict(book.timelines(stated))
+    facts: list[Fact] = []
+    if batch.kind == "retire":
+        rejected |= {key: "the catalog does not know it" for key in stated if key not in before}
+        stated = {key: one for key, one in stated.items() if key in before}
+    elif batch.kind == "snapshot":
+        marker = _marker(batch, stated, known)
+        if marker.event_id is not None and book.has_snapshot(marker.event_id):
+            return Outcome((), {}, UpsertResult(unchanged=tuple(stated), rejected=rejected))
+        facts.append(marker)
+        named = {*stated, *rejected}  # a record that was rejected is no absence
+        absent = book.timelines(key for key in book.keys_of(batch.exchange) if key not in named)
+        live = {key: one for key, one in absent.items() if _is_live(one, marker.effective)}
+        stated |= dict.fromkeys(live, _RETIRED)
+        before |= live
+
     groups: dict[str, list[str]] = {"inserted": [], "changed": [], "unchanged": []}
-    for key, (kind, fields, sources) in stated.items():
-        before = book.get(key, ())
-        fact = _fact(key, kind, fields, sources, batch, known, before)
+    after: dict[str, Timeline] = {}
+    for key, one in stated.items():
+        old = before.get(key) or Timeline(key, schema)
+        fact = _fact(key, one, batch, known, old)
         if fact is None:
             groups["unchanged"].append(key)
             continue
-        old = versions_of(before, schema)
-        new = versions_of([*before, fact], schema)
-        group = "inserted" if not old else "unchanged" if _are_same(old, new, schema) else "changed"
-        groups[group].append(key)
-        appended.append(fact)
+        new = after[key] = old.after(fact)
+        groups["inserted" if not old.rows else "unchanged" if new.is_same_table(old) else "changed"].append(key)
+        facts.append(fact)
     result = UpsertResult(tuple(groups["inserted"]), tuple(groups["changed"]), tuple(groups["unchanged"]), rejected)
-    return Outcome(tuple(appended), result)
+    return Outcome(tuple(facts), after, result)
 
 
-Stated = dict[str, tuple[Literal["record", "retire"], dict[str, Any], str | None]]
-
-
-def _stated(book: Book, batch: Batch, schema: Schema) -> tuple[Stated, dict[str | int, str]]:
+def _read(batch: Batch, schema: Schema) -> tuple[dict[str, Stated], dict[str | int, str]]:
     """What the batch says of each key, the last word winning, and what it cannot say."""
-    stated: Stated = {}
+    stated: dict[str, Stated] = {}
     rejected: dict[str | int, str] = {}
     for index, record in enumerate(batch.records):
-        key: str | int = index
+        name: str | int = index
         try:
-            key = schema.read_key(record)
-            fields = schema.read_record(record)
-        except ContractError as fault:
-            rejected[key] = fault.what
-            continue
-        if batch.kind == "retire":
-            if not book.get(key):
-                rejected[key] = "the catalog does not know it"
+            key = name = schema.read_key(record)
+            if batch.kind == "retire":
+                stated[key] = _RETIRED
                 continue
-            stated[key] = ("retire", {}, None)
+            fields = schema.read_record(record)
+            if batch.exchange is not None and split_symbol(key).exchange != batch.exchange:
+                raise ContractError(f"it is not of {batch.exchange}")
+        except ContractError as fault:
+            rejected[name] = fault.what
             continue
         if batch.kind == "snapshot":
-            fields = {**dict.fromkeys(schema.attributes), "active": True, **fields}
+            fields = {**schema.blank, **fields}
         elif batch.nulls == "keep":
-            fields = {name: value for name, value in fields.items() if value is not None}
+            fields = {field: value for field, value in fields.items() if value is not None}
+        if fields.get("active", True) is None:  # there is no third state
+            fields = {**fields, "active": True} if batch.kind == "snapshot" else _without_active(fields)
+        stated.pop(key, None)
         stated[key] = ("record", fields, _sources(record))
-    if batch.kind == "snapshot":
-        for key, facts in book.items():
-            versions = versions_of(facts, schema)
-            if key not in stated and versions and versions[-1].fields["active"]:
-                stated[key] = ("retire", {}, None)
     return stated, rejected
 
 
-def _fact(
-    key: str,
-    kind: Literal["record", "retire"],
-    fields: dict[str, Any],
-    sources: str | None,
-    batch: Batch,
-    known: datetime,
-    before: Sequence[Fact],
-) -> Fact | None:
-    """The fact, or None when it was stored before or says nothing."""
-    if kind == "record" and not fields and before:
+def _fact(key: str, stated: Stated, batch: Batch, known: datetime, before: Timeline) -> Fact | None:
+    """The fact, or None when it was stored before."""
+    kind, fields, sources = stated
+    asked = batch.known if batch.effective is None else batch.effective
+    fact = Fact(key, asked, known, kind, fields, batch.event_id, batch.run_id, batch.source, sources)
+    if any(_is_redelivery(fact, other) for other in before.facts):
         return None
-    event_id = batch.event_id or _content_id(kind, fields)
-    twins = [fact for fact in before if fact.event_id == event_id]
-    if batch.event_id is not None and twins:
-        return None
-    if batch.effective is not None:
-        effective = batch.effective
-        if any(fact.effective == effective for fact in twins):
-            return None
-    else:
+    if batch.effective is None:
         # An announced future change does not count: the present may still be observed before it.
-        newest = max((fact.effective for fact in before if fact.effective <= fact.known), default=None)
-        effective = batch.known if newest is None or batch.known > newest else newest + _TICK
-    return Fact(key, effective, known, kind, fields, event_id, batch.run_id, batch.source, sources)
+        newest = max((one.effective for one in before.facts if one.effective <= one.known or one.asked), default=None)
+        if newest is not None and newest >= asked:
+            fact = replace(fact, effective=newest + _TICK, asked=asked)
+    return replace(fact, confirms=True) if before.confirmed_by(fact) else fact
 
 
-def _content_id(kind: str, fields: Mapping[str, Any]) -> str:
-    text = json.dumps([kind, fields], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+def _is_redelivery(fact: Fact, stored: Fact) -> bool:
+    if fact.event_id is not None:
+        return fact.event_id == stored.event_id
+    return (
+        fact.effective == (stored.asked or stored.effective)
+        and fact.kind == stored.kind
+        and fact.content == stored.content
+    )
+
+
+def _is_live(timeline: Timeline, instant: datetime) -> bool:
+    row = timeline.row_at(instant)
+    return row is not None and bool(row.shown["active"])
+
+
+def _marker(batch: Batch, stated: Mapping[str, Stated], known: datetime) -> Fact:
+    effective = batch.known if batch.effective is None else batch.effective
+    text = json.dumps([batch.exchange, str(effective), {key: one[1] for key, one in stated.items()}], sort_keys=True)
+    event_id = batch.event_id or hashlib.sha256(text.encode()).hexdigest()[:32]
+    return Fact(EVERY_KEY, effective, known, "snapshot", {}, event_id, batch.run_id, batch.source)
+
+
+def _without_active(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name != "active"}
 
 
 def _sources(record: Mapping[str, Any]) -> str | None:
     sources = record.get("sources")
     return json.dumps(sources, sort_keys=True) if isinstance(sources, Mapping) and sources else None
-
-
-def _are_same(one: Sequence[Version], other: Sequence[Version], schema: Schema) -> bool:
-    return len(one) == len(other) and all(
-        a.valid_from == b.valid_from and equal(a.fields, b.fields, schema) for a, b in zip(one, other, strict=True)
-    )

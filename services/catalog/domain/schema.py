@@ -6,10 +6,12 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NoReturn
 
 from shared.errors import ContractError
-from shared.symbols import check_symbol
+from shared.exchanges import EXCHANGES as KNOWN_EXCHANGES
+from shared.symbols import check_symbol, split_symbol
 
 _REL = 1e-9
 _LIMIT = 1 << 63  # an int64 column ends here
@@ -18,15 +20,29 @@ _EXCHANGE = re.compile(r"[A-Z0-9_]{1,24}")
 _BOOLEANS = {"true": True, "false": False}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Schema:
     """One catalog's key and attributes with their types, in the order of its columns."""
 
     key: str
     attributes: Mapping[str, type]
 
+    @cached_property
+    def blank(self) -> dict[str, Any]:
+        """A key of which nothing is known but that it exists."""
+        return {**dict.fromkeys(self.attributes), "active": True}
+
+    def shown(self, key: str, raw: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`raw` with a default where a symbol's timezone or session is null. Nothing else has one."""
+        if self.key != "symbol" or (raw["timezone"] is not None and raw["session"] is not None):
+            return raw
+        timezone, session = default_hours(split_symbol(key).exchange, raw["type"], raw["subtype"])
+        return {**raw, "timezone": raw["timezone"] or timezone, "session": raw["session"] or session}
+
     def read_key(self, record: Mapping[str, Any]) -> str:
         """The key, stripped of blanks. Raises ContractError when it is missing or malformed."""
+        if not isinstance(record, Mapping):
+            raise ContractError(f"{type(record).__name__} is no record", fix="give a mapping of fields")
         key = record.get(self.key)
         if not isinstance(key, str) or not key.strip():
             raise ContractError(f"a record without {self.key}", fix=f"give {self.key} as text")
@@ -71,6 +87,14 @@ SYMBOLS = Schema(
 EXCHANGES = Schema("exchange", {"country": str, "timezone": str, "is_crypto": bool, "description": str, "active": bool})
 
 
+def default_hours(exchange: str, kind: str | None, subtype: str | None) -> tuple[str, str]:
+    """Timezone and session of a symbol that states none: its exchange's, round the clock for crypto, else Unknown."""
+    known = KNOWN_EXCHANGES.get(exchange)
+    if known is not None:
+        return known.timezone, known.session
+    return ("UTC", "24x7") if "crypto" in f"{kind} {subtype}".lower() else ("Unknown", "Unknown")
+
+
 def same(one: Any, other: Any) -> bool:
     """Floats within a relative 1e-9, everything else exactly."""
     if isinstance(one, float) and isinstance(other, float):
@@ -92,7 +116,7 @@ def _typed(name: str, value: Any, kind: type) -> Any:
         if kind is float and not isinstance(value, bool):
             number = float(value)
             if math.isfinite(number):
-                return number
+                return number + 0.0  # one zero, not two
     except (TypeError, ValueError, OverflowError):
         pass
     raise ContractError(f"{name} {value!r} is no {kind.__name__}", fix="correct the record")

@@ -7,30 +7,43 @@ known by an instant gives the table exactly as it stood then.
 
 from __future__ import annotations
 
+import json
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from services.catalog.domain.schema import Schema, same
 
-Kind = Literal["record", "retire"]
+Kind = Literal["record", "retire", "snapshot"]
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One event about one key: `fields` are those it states, a None meaning that it clears the field."""
+    """One event about one key: `fields` are those it states, a None meaning that it clears the field.
+
+    asked     the instant it was asked to hold from, where a clock that stood still made it `effective` later
+    confirms  what it states stood already, bit by bit, so that nothing but its field names has to be stored
+    """
 
     key: str
     effective: datetime
     known: datetime
     kind: Kind
     fields: Mapping[str, Any]
-    event_id: str
+    event_id: str | None = None
     run_id: str | None = None
     source: str | None = None
     sources: str | None = None
+    asked: datetime | None = None
+    confirms: bool = False
+
+    @property
+    def content(self) -> str:
+        """What it says, as canonical text: two deliveries of one event have the same."""
+        return json.dumps([self.kind, self.fields], sort_keys=True, default=str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,64 +63,177 @@ class Version:
     source: str | None
     sources: str | None
 
-    def holds_at(self, instant: datetime) -> bool:
-        return self.valid_from <= instant and (self.valid_until is None or instant < self.valid_until)
+
+class Row(NamedTuple):
+    """A version while it is made: what events stated (`raw`), and what is shown, the defaults filled in."""
+
+    start: datetime
+    raw: Mapping[str, Any]
+    shown: Mapping[str, Any]
+    maker: Fact
+    confirmed: datetime
+    updated: datetime
 
 
-def versions_of(facts: Sequence[Fact], schema: Schema) -> list[Version]:
-    """The versions of one key, oldest first, contiguous, no two equal neighbours."""
-    final = _replay(facts, schema)
-    first_known: dict[int, datetime] = {}
-    for known in sorted({fact.known for fact in facts}):
-        then = _replay([fact for fact in facts if fact.known <= known], schema)
-        for position, version in enumerate(final):
-            if position not in first_known and any(_is_same_row(version, other, schema) for other in then):
-                first_known[position] = known
-        if len(first_known) == len(final):
-            break
-    return [replace(version, updated_at=first_known[position]) for position, version in enumerate(final)]
+class Timeline:
+    """One key's facts in order of commit, and the versions they make. Never changed: `after` makes another.
 
+    A fact later than all others costs the same whatever was there before; one that comes late costs a replay.
+    """
 
-def _replay(facts: Iterable[Fact], schema: Schema) -> list[Version]:
-    versions: list[Version] = []
-    ordered = sorted(facts, key=lambda fact: (fact.effective, fact.known, fact.event_id))
-    for effective, group in groupby(ordered, key=lambda fact: fact.effective):
-        before = versions[-1].fields if versions else None
-        after, last = before, None
-        for fact in group:
-            after, last = _applied(after, fact, schema), fact
-        if after is None or last is None:
-            continue  # retired before anything was known of it
-        if before is not None and equal(before, after, schema):
-            versions[-1] = replace(versions[-1], last_confirmed=effective)
-            continue
-        if versions:
-            versions[-1] = replace(versions[-1], valid_until=effective)
-        versions.append(
-            Version(last.key, after, effective, None, last.known, effective, last.run_id, last.source, last.sources)
+    __slots__ = ("_stood", "facts", "key", "last", "rows", "schema")
+
+    def __init__(
+        self,
+        key: str,
+        schema: Schema,
+        facts: tuple[Fact, ...] = (),
+        rows: tuple[Row, ...] = (),
+        stood: tuple[Row, ...] = (),
+        last: datetime | None = None,
+    ) -> None:
+        self.key = key
+        self.schema = schema
+        self.facts = facts
+        self.rows = rows
+        self._stood = stood  # every row that was ever shown, to know since when
+        self.last = last  # the newest effective instant
+
+    @classmethod
+    def of(cls, key: str, facts: Iterable[Fact], schema: Schema) -> Timeline:
+        """From facts in order of commit; those that only confirm are given the values that stood."""
+        made = cls(key, schema)
+        for _, group in groupby(facts, key=lambda fact: fact.known):
+            made = made._with([*group])
+        return made
+
+    def after(self, fact: Fact) -> Timeline:
+        if self.facts and self.facts[-1].known == fact.known:  # both were learned at once: nobody saw the one alone
+            return Timeline.of(self.key, [*self.facts, fact], self.schema)
+        return self._with([fact])
+
+    def known_by(self, instant: datetime) -> Timeline:
+        """As it stood at that instant."""
+        facts = [fact for fact in self.facts if fact.known <= instant]
+        return self if len(facts) == len(self.facts) else Timeline.of(self.key, facts, self.schema)
+
+    def row_at(self, instant: datetime) -> Row | None:
+        place = bisect_right(self.rows, instant, key=lambda row: row.start)
+        return self.rows[place - 1] if place else None
+
+    def confirmed_by(self, fact: Fact) -> bool:
+        """Whether all that it states stands at its instant, bit by bit, and no other event has a say there.
+
+        Never for a fact that was learned at the same instant as the one before it: storage need not know their order.
+        """
+        row = self.row_at(fact.effective)
+        return (
+            row is not None
+            and fact.kind == "record"
+            and self.facts[-1].known != fact.known
+            and all(_is_identical(row.raw[name], value) for name, value in fact.fields.items())
+            and not any(other.effective == fact.effective for other in self.facts)
         )
-    return versions
+
+    @property
+    def versions(self) -> list[Version]:
+        """Oldest first, contiguous, no two equal neighbours."""
+        ends = [*(row.start for row in self.rows[1:]), None]
+        return [
+            Version(
+                self.key,
+                row.shown,
+                row.start,
+                end,
+                row.updated,
+                row.confirmed,
+                row.maker.run_id,
+                row.maker.source,
+                row.maker.sources,
+            )
+            for row, end in zip(self.rows, ends, strict=True)
+        ]
+
+    def is_same_table(self, other: Timeline) -> bool:
+        return len(self.rows) == len(other.rows) and all(
+            one.start == two.start and equal(one.shown, two.shown)
+            for one, two in zip(self.rows, other.rows, strict=True)
+        )
+
+    def _with(self, group: Sequence[Fact]) -> Timeline:
+        """With the facts that were learned at one instant, together."""
+        group = [self._resolved(fact) for fact in group]
+        facts = (*self.facts, *group)
+        if self.last is None or all(fact.effective > self.last for fact in group):
+            rows = _replay(group, self.schema, self.rows)
+        else:
+            rows = _replay(facts, self.schema)
+        stood = self._stood
+        for place, row in enumerate(rows):
+            old = self.rows[place] if place < len(self.rows) else None
+            if row is old:
+                continue
+            if old is not None and _is_same_row(row, old):
+                rows[place] = row._replace(updated=old.updated)
+                continue
+            before = next((one for one in stood if _is_same_row(one, row)), None)
+            rows[place] = row._replace(updated=before.updated if before is not None else group[-1].known)
+            stood = stood if before is not None else (*stood, rows[place])
+        instants = [fact.effective for fact in group]
+        last = max(instants if self.last is None else [self.last, *instants])
+        return Timeline(self.key, self.schema, facts, tuple(rows), stood, last)
+
+    def _resolved(self, fact: Fact) -> Fact:
+        if not fact.confirms:
+            return fact
+        row = self.row_at(fact.effective)
+        assert row is not None, "a confirmation follows what it confirms"
+        return replace(fact, fields={name: row.raw[name] for name in fact.fields})
+
+
+def _replay(facts: Iterable[Fact], schema: Schema, before: Sequence[Row] = ()) -> list[Row]:
+    rows = [*before]
+    ordered = sorted(facts, key=lambda fact: (fact.effective, fact.known))
+    for effective, group in groupby(ordered, key=lambda fact: fact.effective):
+        one, *others = group
+        old = raw = rows[-1].raw if rows else None
+        for fact in sorted([one, *others], key=lambda fact: (fact.known, fact.content)) if others else (one,):
+            raw, one = _applied(raw, fact, schema), fact
+        if raw is None:
+            continue  # retired before anything was known of it
+        shown = schema.shown(one.key, raw)
+        if old is not None and equal(rows[-1].shown, shown):
+            rows[-1] = rows[-1]._replace(confirmed=effective, raw=old if raw == old else _settled(old, raw))
+        else:
+            rows.append(Row(effective, raw, shown, one, effective, one.known))
+    return rows
 
 
 def _applied(before: Mapping[str, Any] | None, fact: Fact, schema: Schema) -> Mapping[str, Any] | None:
     """The attributes after `fact`: stated fields change, the others stay."""
     if fact.kind == "retire":
         return None if before is None else {**before, "active": False}
-    if before is None:
-        before = {**dict.fromkeys(schema.attributes), "active": True}
-    stated = {name: value for name, value in fact.fields.items() if name != "active" or value is not None}
-    return {**before, **stated}
+    return {**(schema.blank if before is None else before), **fact.fields}
 
 
-def equal(one: Mapping[str, Any], other: Mapping[str, Any], schema: Schema) -> bool:
-    return all(same(one[name], other[name]) for name in schema.attributes)
+def _settled(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """What is stored stays where the new value means the same, so that small steps cannot add up unseen."""
+    return {name: old[name] if same(old[name], value) else value for name, value in new.items()}
 
 
-def _is_same_row(one: Version, other: Version, schema: Schema) -> bool:
-    return one.valid_from == other.valid_from and equal(one.fields, other.fields, schema)
+def equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return one == other or all(same(value, other[name]) for name, value in one.items())
 
 
-def violations(versions: Sequence[Version], schema: Schema) -> list[str]:
+def _is_same_row(one: Row, other: Row) -> bool:
+    return one.start == other.start and equal(one.shown, other.shown)
+
+
+def _is_identical(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and one == other
+
+
+def violations(versions: Sequence[Version]) -> list[str]:
     """What is wrong with one key's versions: gaps, overlaps, empty intervals, equal neighbours."""
     found = []
     for one, following in zip(versions, [*versions[1:], None], strict=True):
@@ -119,6 +245,6 @@ def violations(versions: Sequence[Version], schema: Schema) -> list[str]:
             found.append(f"{one.key}: {one.valid_until} is not followed at once by {following.valid_from}")
         if one.valid_from >= following.valid_from:
             found.append(f"{one.key}: the interval from {one.valid_from} is empty or inverted")
-        if equal(one.fields, following.fields, schema):
+        if equal(one.fields, following.fields):
             found.append(f"{one.key}: two equal neighbours at {following.valid_from}")
     return found
