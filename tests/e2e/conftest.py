@@ -108,6 +108,19 @@ class House:
         )
         return json.loads(ended.stdout) if ended.stdout.strip() else {}
 
+    def make(self, *arguments: str) -> None:
+        # What set-up would do is done: a test must not make the .venv it runs in anew.
+        ended = subprocess.run(
+            ["make", "--no-print-directory", "--old-file=setup-run", *arguments],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert ended.returncode == 0, f"{ended.stdout[-2000:]}{ended.stderr[-4000:]}"
+
     def verdict(self, run_id: str, *, timeout_s: float = 60) -> dict[str, Any]:
         """Wait for the run's verdict, and return what `asof show` would say."""
         from asof.lakehouse import Lakehouse

@@ -56,17 +56,20 @@ def test_the_same_run_id_with_other_content_is_refused_and_the_first_run_stands(
 
 
 def test_two_runs_at_once_keep_what_each_of_them_saw(running: House):
-    overlapping = {"left": SYMBOLS[:2], "right": SYMBOLS[1:]}
-    for run_id, symbols in overlapping.items():
-        candidates = [{"symbol": symbol, "metadata": {"Recommend.All": 0.1}} for symbol in symbols]
+    overlapping = {"left": (SYMBOLS[:2], 0.1), "right": (SYMBOLS[1:], -0.25)}
+    for run_id, (symbols, rating) in overlapping.items():
+        candidates = [{"symbol": symbol, "metadata": {"Recommend.All": rating}} for symbol in symbols]
         running.publish(candidates=candidates, as_of=AS_OF, run_id=run_id)
-    for run_id, symbols in overlapping.items():
+    for run_id, (symbols, rating) in overlapping.items():
         assert running.verdict(run_id)["decision"] == "granted"
         run = running.home.run(run_id)
         running.wait(lambda run=run: run.metadata.exists() and run.features.exists(), "the run's files")
         seen = pd.read_parquet(run.metadata)
         assert sorted(seen["symbol"]) == sorted(symbols)
-        assert set(pd.read_parquet(run.features)["symbol"]) == set(symbols)
+        rows = pd.read_parquet(run.features)
+        assert set(rows["symbol"]) == set(symbols)
+        shown = rows[rows["source"] == "screener"]
+        assert dict(zip(shown["symbol"], shown["recommend_all"], strict=True)) == dict.fromkeys(symbols, rating)
 
 
 @pytest.mark.parametrize("victim", SERVICES)
@@ -182,3 +185,13 @@ def test_dead_letters_are_looked_at_put_back_once_and_dropped_with_a_reason(hous
     assert house.asof("dead-letters", "drop", *again, "--reason", " ", code=2)["error"]["next"]
     house.asof("dead-letters", "drop", *again, "--reason", "a typing error")
     assert house.asof("dead-letters") == []
+
+
+def test_make_ingests_and_refreshes_metadata(running: House):
+    file = running.home.root / "candidates.json"
+    file.write_text(json.dumps({"meta": {}, "data": [{"physical_symbol": "PSE:JFC"}, "PSE:BDO"]}))
+    running.make("meta-ingest", f"CANDIDATES_FILE={file}", "WORKERS=2")
+    assert sorted(record["symbol"] for record in running.asof("runs")[0]["gaps"]) == []
+    assert running.asof("get", "PSE:JFC")["currency"] == "PHP"
+    running.make("meta-refresh", "WORKERS=2")
+    assert [run["expected"] for run in running.asof("runs")] == [2, 2]
