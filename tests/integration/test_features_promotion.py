@@ -160,7 +160,7 @@ def test_a_blocked_decision_moves_nothing_and_the_runs_rows_can_be_read(house):
     frames = good("X:A", "X:B", shift=5)
     house.open("r1", frames)
     said = house.rate(house.hydrated(house.write_bars(frames), "r1"))
-    assert house.promote(house.decided("r1", [said], decision="blocked", staged=(), symbols=())) is None
+    assert house.promote(house.decided("r1", [said], decision="blocked")) is None
     after = {path: digest for path, digest in house.contents().items() if path.startswith("lakehouse/features")}
     assert after == before
     assert holds(house.matrix(run_id="r1"), frames)
