@@ -6,13 +6,17 @@ The command is read from the alert and carried out as it stands; only its blanks
 from __future__ import annotations
 
 import base64
+import json
 import shlex
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from shared import events as e
+from shared.tables import Changes, NewSegment, open_table
 from tests.integration.auditor_house import House, alerts, decisions, failure
 
 A, B = "PSE:AAA", "PSE:BBB"
@@ -141,6 +145,8 @@ def carry_out(house: House, text: str) -> list[e.Event]:
     words = shlex.split(text)
     assert words[0] == "asof", text
     kind, run_id, *rest = words[1:]
+    if kind == "run":
+        return run_again(house, Path(run_id.replace("${ASOF_HOME:-data}", str(house.home.root))), rest)
     options: dict[str, list[str]] = {}
     for name, value in zip(rest[::2], rest[1::2], strict=True):
         options.setdefault(name.removeprefix("--"), []).append(value)
@@ -156,6 +162,55 @@ def carry_out(house: House, text: str) -> list[e.Event]:
     result, events = house.command(kind, run_id, **arguments)
     assert result.outcome == "done", result.message
     return events
+
+
+def run_again(house: House, file: Path, options: list[str]) -> list[e.Event]:
+    """`asof run FILE`, in which nothing fails any more."""
+    asked = dict(zip([name.removeprefix("--") for name in options[::2]], options[1::2], strict=True))
+    run_id = asked.pop("run-id")
+    if "stages" in asked:
+        asked["stages"] = tuple(asked["stages"].split(","))
+    house.tick(60)
+    events = house.start(json.loads(file.read_bytes()), run_id=run_id, **asked)
+    return [*events, *house.note(*house.all_of([A, B], run_id))]
+
+
+@pytest.mark.parametrize("profile", ["default", "nightly"])
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (lambda h: promote_from_later(h, B), f"{B} promoted since the run started"),
+        (lambda h: spoil_file(h.home.run("r1").manifest, b'"features": 0', b'"features": 9'), "r1/manifest.json has"),
+    ],
+    ids=["a base that moved", "a manifest that was changed"],
+)
+def test_what_no_retry_can_mend_names_the_run_that_does(
+    house: House, spoil: Callable[[House], object], named: str, profile: str
+) -> None:
+    house.start([A, B], profile=profile)
+    spoil(house)
+    events = house.note(*house.all_of([A, B]))
+    (decided,) = decisions(events)
+    assert (decided.decision, named in decided.reason) == ("blocked", True)
+    (alert,) = [alert for alert in alerts(events) if alert.labels["alertname"] == "PromotionBlocked"]
+    assert named in alert.error
+    assert alert.next_command.startswith('asof run "${ASOF_HOME:-data}/runs/r1/candidates.json" --run-id r1-again')
+    granted = decisions(carry_out(house, alert.next_command))[-1]
+    assert (granted.decision, granted.run_id) == ("granted", "r1-again")
+    assert house.coverage("r1-again").profile == profile
+
+
+def promote_from_later(house: House, symbol: str) -> None:
+    house.start([symbol], run_id="later", as_of=house.now + timedelta(seconds=30))
+    table = open_table(house.home.features_table("1d", "screener"))
+    rows = pa.table({"symbol": [symbol]})
+    changes = Changes(append=(NewSegment(rows, (symbol,)),))
+    table.commit(table.load().version, changes, meta={"run_id": "later", "catalog_version": 1})
+
+
+def spoil_file(path: Path, old: bytes, new: bytes) -> None:
+    assert old in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(old, new))
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -36,6 +36,8 @@ class _Index:
     end: int = 0
     last: Entry | None = None
     offsets: list[int] = field(default_factory=list)
+    kind_of: list[str] = field(default_factory=list)
+    bodies: list[str] = field(default_factory=list)
     keys: dict[str, int] = field(default_factory=dict)
     runs: dict[str, list[int]] = field(default_factory=dict)
     kinds: dict[str, list[int]] = field(default_factory=dict)
@@ -44,6 +46,8 @@ class _Index:
 
     def add(self, entry: Entry, line: bytes) -> None:
         self.offsets.append(self.end)
+        self.kind_of.append(entry.kind)
+        self.bodies.append(entry.body)
         self.end += len(line)
         self.digest.update(line)
         self.last = entry
@@ -103,8 +107,8 @@ class LedgerFile:
 
     def of_run(self, run_id: str, kind: str | None = None) -> list[Entry]:
         with self._sound_part():
-            entries = [self._read(n) for n in self._index.runs.get(run_id, ())]
-            return [entry for entry in entries if kind in (None, entry.kind)]
+            own = self._index.runs.get(run_id, ())
+            return [self._read(n) for n in own if kind in (None, self._index.kind_of[n - 1])]
 
     def of_kind(self, kind: str, after: int = 0) -> list[Entry]:
         with self._sound_part():
@@ -116,10 +120,8 @@ class LedgerFile:
 
     def extract(self, run_id: str) -> list[bytes]:
         with self._sound_part():
-            own = self._index.runs.get(run_id)
-            if not own:
-                return []
-            return extract([self._read(n) for n in range(own[0], own[-1] + 1)], run_id)
+            own = [self._read(n) for n in self._index.runs.get(run_id, ())]
+            return extract(own, self._index.bodies)
 
     @contextmanager
     def _sound_part(self) -> Iterator[None]:

@@ -55,7 +55,7 @@ def blocked_alerts(coverage: Coverage, decision: Decision, *, ledger_head: str) 
             _blocked_labels(coverage),
             summary=f"run {run_id} is blocked: {decision.reason}",
             error=_summed_up(coverage) if decision.code in ("gaps", "strict") else decision.reason,
-            next_command=_way_out(run_id, decision.code),
+            next_command=_way_out(coverage, decision.code),
             starts_at=coverage.closed_at,
             run_id=run_id,
             ledger_head=ledger_head,
@@ -164,16 +164,29 @@ def command_for(run_id: str, gaps: Sequence[Gap]) -> str:
     return f"asof show {run_id}"
 
 
-def _way_out(run_id: str, code: str) -> str:
-    again = f"asof run with the candidates.json of run {run_id} and another run id"
+def _way_out(coverage: Coverage, code: str) -> str:
+    run_id = coverage.run_id
     return {
         "ledger_broken": "asof audit ledger",
-        "manifest_changed": again,
+        "manifest_changed": _another_run(coverage),
         "coverage_changed": f"asof promote {run_id}",
         "staged_changed": f"asof retry {run_id}",
         "mixed_rules": f"asof retry {run_id}",
-        "base_moved": again,
+        "base_moved": _another_run(coverage),
     }.get(code, f"asof show {run_id}")
+
+
+def _another_run(coverage: Coverage) -> str:
+    """The same candidates under another run id, from now on; a shell finds the house as asof does."""
+    asked = {
+        "profile": (coverage.profile, "default"),
+        "interval": (coverage.interval, "1d"),
+        "rules": (coverage.rules.name if coverage.rules else "screener", "screener"),
+        "stages": (",".join(stage for stage in coverage.stages if stage != "validation"), "metadata,bars,ratings"),
+    }
+    options = "".join(f" --{name} {value}" for name, (value, usual) in asked.items() if value != usual)
+    file = f'"${{ASOF_HOME:-data}}/runs/{coverage.run_id}/candidates.json"'
+    return f"asof run {file} --run-id {coverage.run_id[:58]}-again{options}"
 
 
 def _count(gaps: list[Gap]) -> str:

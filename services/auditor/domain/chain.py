@@ -145,18 +145,16 @@ def _against_heads(hashes: Mapping[int, str], heads: Mapping[int, str], end: int
     return flaws
 
 
-def extract(entries: Sequence[Entry], run_id: str) -> list[bytes]:
-    """One run's entries as lines, each with the digests (`between`) that lead to it from the run's entry before."""
-    lines: list[bytes] = []
-    between: list[str] = []
-    begun = False
-    for entry in entries:
-        if entry.run_id != run_id:
-            if begun:
-                between.append(entry.body)
-            continue
-        lines.append(canonical({**entry.as_json(), "between": between}) + b"\n")
-        begun, between = True, []
+def extract(own: Sequence[Entry], bodies: Sequence[str]) -> list[bytes]:
+    """A run's entries as lines, each with the digests (`between`) that lead to it from the run's entry before.
+
+    `bodies` are the digests of all entries of the ledger, in order: the foreign ones themselves need not be read.
+    """
+    lines = []
+    after = own[0].n if own else 0
+    for entry in own:
+        lines.append(canonical({**entry.as_json(), "between": list(bodies[after : entry.n - 1])}) + b"\n")
+        after = entry.n
     return lines
 
 
