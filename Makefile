@@ -37,6 +37,13 @@ lock:            ## resolve every lock file anew (needs uv)
 bench: setup     ## every benchmark, side by side with what you would pick instead
 	@for file in benchmarks/*.py; do echo "== $$file"; $(PY) $$file || exit 1; done
 
+# SEED=7 starts another campaign; the same command goes on after the last recorded leg.
+SEED ?= 1
+MINUTES ?= 60
+FAULTS ?= 10000
+chaos: setup     ## random faults in seeded legs of a minute, for MINUTES=60 or until FAULTS=10000
+	@$(PY) -m tests.faults.bus_chaos --seed $(SEED) --minutes $(MINUTES) --faults $(FAULTS)
+
 meta-ingest: setup-run  ## metadata of the symbols in CANDIDATES_FILE=…
 	@test -n "$(CANDIDATES_FILE)" || { echo "say which symbols: make meta-ingest CANDIDATES_FILE=candidates.json"; exit 2; }
 	@$(ASOF) run "$(CANDIDATES_FILE)" --stages metadata --workers $(WORKERS)

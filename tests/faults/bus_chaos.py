@@ -1,232 +1,149 @@
-"""Random faults against workers and server while events flow: `python -m tests.faults.bus_chaos --seed 1 --seconds 20`.
+"""Random faults against workers and server while events flow: `python -m tests.faults.bus_chaos --seed 1 --minutes 20`.
 
-A seed gives the same events and the same sequence of faults; when each one meets which event depends on the machine.
-Printed at the end: faults by kind, events, lost, wrongly dead-lettered, and how long the rest took.
+A campaign is a row of legs of about a minute, each with a server of its own and a seed of its own (campaign seed and
+leg number). Every leg is judged and appended to a record; the same command goes on after the last recorded leg. A leg's
+seed gives the same events and the same sequence of faults (`--leg 17` repeats one); when each fault meets which event
+depends on the machine.
+
+Lost: an event without its effect, or without an answer that the next service applied. Double: an event with two
+different effects, or one that was applied and dead-lettered by the same group. How often handlers were called again is
+counted, because at least once means that they are.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import os
-import random
+import json
 import signal
-import subprocess
+import sys
 import tempfile
 import time
-from collections import Counter, deque
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-from redis import Redis
-from redis.exceptions import RedisError
+from tests.faults.bus_torment import HARD, Outcome, torment
 
-from shared.bus.client import Backlog, backlog
-from shared.bus.dead_letters import raw_fields
-from shared.bus.publishing import CONFIRM_AFTER_S
-from shared.bus.wire import decode, encode
-from shared.events import DeadLetter, Event
-from tests.faults.bus_crew import Crew
-from tests.faults.bus_worker import is_poison
-from tests.integration.bus_parts import QUICK, task
-from tests.redis_server import RedisServer, running_server
-
-WORKERS = 2
-RECOVERY_S = 30
-MALFORMED = b'{"not":"an event"}'
+LEG_S, LEG_EVENTS, FAULTS_PER_S = 60.0, 50_000, 8.5
 
 
-@dataclass
-class Outcome:
-    seed: int
-    events: int = 0
-    malformed: int = 0
-    faults: Counter[str] = field(default_factory=Counter)
-    lost: set[int] = field(default_factory=set)
-    unaudited: set[int] = field(default_factory=set)
-    wrongly_dead: list[str] = field(default_factory=list)
-    missing_letters: set[int] = field(default_factory=set)
-    left: list[Backlog] = field(default_factory=list)
-    recovery_s: float = 0
+@dataclass(frozen=True)
+class Sums:
+    """Legs, added up."""
 
-    @property
-    def fine(self) -> bool:
-        return not (self.lost or self.unaudited or self.wrongly_dead or self.missing_letters or self.left)
+    legs: int
+    faults: Counter[str]
+    events: int
+    repeated: int
+    lost: int
+    double: int
+    other: int
+    recoveries_s: list[float]
+    seconds: float
+
+    @classmethod
+    def of(cls, rows: Iterable[dict[str, Any]]) -> Sums:
+        rows = list(rows)
+        faults: Counter[str] = Counter()
+        for row in rows:
+            faults.update(row["faults"])
+        return cls(
+            legs=len(rows),
+            faults=faults,
+            events=sum(row["events"] for row in rows),
+            repeated=sum(row["repeated"] for row in rows),
+            lost=sum(row["lost"] for row in rows),
+            double=sum(row["double"] for row in rows),
+            other=sum(row["other"] for row in rows),
+            recoveries_s=sorted(seconds for row in rows for seconds in row["recoveries_s"]),
+            seconds=sum(row["seconds"] for row in rows),
+        )
 
     def __str__(self) -> str:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.faults.items()))
-        return (
-            f"seed {self.seed}: {sum(self.faults.values())} faults ({kinds}), {self.events} events, "
-            f"lost {len(self.lost)}, unaudited {len(self.unaudited)}, wrongly dead {len(self.wrongly_dead)}, "
-            f"letters missing {len(self.missing_letters)}, left {self.left}, recovered in {self.recovery_s:.1f} s"
+        hard = sum(self.faults[kind] for kind in HARD)
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self.faults.items()))
+        lines = [
+            f"legs {self.legs}, {self.seconds / 60:.1f} min",
+            f"faults {sum(self.faults.values()):,}, {hard:,} of them kills, stops or restarts ({kinds})",
+            f"events {self.events:,}, handler calls made again {self.repeated:,}",
+            f"lost {self.lost}, double {self.double}, otherwise wrong {self.other}",
+        ]
+        if found := self.recoveries_s:
+            p50, p99 = found[len(found) // 2], found[min(len(found) - 1, int(len(found) * 0.99))]
+            lines.append(
+                f"recovery after a kill, stop or restart: p50 {p50:.1f} s, p99 {p99:.1f} s, max {found[-1]:.1f} s"
+            )
+        return "\n".join(lines)
+
+
+def read(record: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
+
+
+def run_leg(seed: int, leg: int, *, seconds: float, events: int) -> Outcome:
+    with tempfile.TemporaryDirectory(prefix="chaos") as folder:
+        return torment(
+            f"{seed}:{leg}", Path(folder), seconds=seconds, events=events, faults_per_s=FAULTS_PER_S, recovery_s=180
         )
 
 
-class Chaos:
-    def __init__(self, seed: int, server: RedisServer, folder: Path, without: str | None, recovery_s: float) -> None:
-        self.outcome = Outcome(seed)
-        self._options = ("--chaos", "--without", without) if without else ("--chaos",)
-        self._recovery_s = recovery_s
-        self._random = random.Random(seed)
-        self._server = server
-        self._crew = Crew(server.url(), folder)
-        self._workers = [self._start() for _ in range(WORKERS)]
-        self._frozen: dict[int, float] = {}
-        self._recent: deque[tuple[float, list[Event[Any]]]] = deque(maxlen=100)
+def campaign(seed: int, record: Path, *, minutes: float, legs: int, faults: int, seconds: float, events: int) -> Sums:
+    """Run legs until a bound is met: this session's time or legs, or the whole campaign's faults."""
+    stopped = False
 
-    def run(self, seconds: float, events: int) -> Outcome:
-        with self._crew:
-            for worker in self._workers:
-                self._crew.await_ready(worker)
-            self._torment(seconds, events)
-            self._recover()
-            self._judge()
-        return self.outcome
+    def stop(_: int, __: FrameType | None) -> None:
+        nonlocal stopped
+        stopped = True
+        print("the leg under way is the last one", flush=True)
 
-    def _torment(self, seconds: float, events: int) -> None:
-        ends = time.monotonic() + seconds
-        each = max(1, int(events / (seconds / 0.05)))
-        next_fault = time.monotonic() + 0.3
-        while time.monotonic() < ends or self.outcome.events < events:
-            self._publish(min(each, events - self.outcome.events))
-            if time.monotonic() >= next_fault and time.monotonic() < ends:
-                self._fault()
-                next_fault = time.monotonic() + self._random.uniform(0.05, 0.4)
-            self._thaw(time.monotonic())
-            time.sleep(0.05)
-        self._thaw(float("inf"))
-
-    def _publish(self, count: int) -> None:
-        if count <= 0:
-            return
-        events = [task("chaos", self.outcome.events + number) for number in range(count)]
-        self._random.shuffle(events)
-        while True:
-            try:
-                with Redis.from_url(self._server.url()) as redis, redis.pipeline(transaction=True) as pipe:
-                    for event in events:
-                        pipe.xadd("fetch-tasks", dict(encode(event)))
-                    pipe.execute()
-                break
-            except RedisError:
-                time.sleep(0.02)  # sent again as a whole: what got through the first time is a duplicate
-        self.outcome.events += count
-        self._recent.append((time.monotonic(), events))
-
-    def _fault(self) -> None:
-        kind = self._random.choices(
-            ["kill -9", "stop", "redis kill -9", "duplicates", "malformed"], weights=[5, 3, 1, 3, 2]
-        )[0]
-        self.outcome.faults[kind] += 1
-        place = self._random.randrange(WORKERS)
-        worker = self._workers[place]
-        match kind:
-            case "kill -9":
-                worker.kill()
-                worker.wait()
-                self._frozen.pop(worker.pid, None)
-                self._workers[place] = self._start()
-            case "stop":
-                os.kill(worker.pid, signal.SIGSTOP)
-                self._frozen[worker.pid] = time.monotonic() + self._random.uniform(0.2, 1.5)
-            case "redis kill -9":
-                self._server.kill()
-                killed = time.monotonic()
-                time.sleep(self._random.uniform(0, 0.3))
-                self._server.start()
-                self._confirm(killed)
-            case "duplicates":
-                self._again(self._random.randrange(1, 20))
-            case "malformed":
-                with Redis.from_url(self._server.url()) as redis:
-                    redis.xadd("fetch-tasks", {"data": MALFORMED})
-
-    def _again(self, count: int) -> None:
-        with Redis.from_url(self._server.url()) as redis:
-            for _ in range(min(count, self.outcome.events)):
-                redis.xadd("fetch-tasks", dict(encode(task("chaos", self._random.randrange(self.outcome.events)))))
-
-    def _confirm(self, killed: float) -> None:
-        """As the bus does for what has no input: the server may have lost the last seconds of what it answered."""
-        with Redis.from_url(self._server.url()) as redis:
-            for published, events in self._recent:
-                if published > killed - CONFIRM_AFTER_S:
-                    for event in events:
-                        redis.xadd("fetch-tasks", dict(encode(event)))
-
-    def _start(self) -> subprocess.Popen[str]:
-        return self._crew.start(*self._options, ready=False)
-
-    def _thaw(self, now: float) -> None:
-        for pid, until in list(self._frozen.items()):
-            if until <= now:
-                os.kill(pid, signal.SIGCONT)
-                del self._frozen[pid]
-
-    def _recover(self) -> None:
-        began = time.monotonic()
-        while time.monotonic() - began < self._recovery_s:
-            self.outcome.left = asyncio.run(_left(self._server.url()))
-            if not self.outcome.left:
-                break
-            time.sleep(0.05)
-        self.outcome.recovery_s = time.monotonic() - began
-
-    def _judge(self) -> None:
-        wanted = {batch for batch in range(self.outcome.events) if not is_poison(batch)}
-        poison = set(range(self.outcome.events)) - wanted
-        self.outcome.lost = wanted - self._crew.effects()
-        self.outcome.unaudited = wanted - {int(path.name) for path in (self._crew.folder / "audited").iterdir()}
-        buried: set[int] = set()
-        malformed = 0
-        with Redis.from_url(self._server.url()) as redis:
-            self.outcome.malformed = sum(fields[b"data"] == MALFORMED for _, fields in redis.xrange("fetch-tasks"))
-            for entry_id, fields in redis.xrange("dead-letters"):
-                letter = decode("dead-letters", entry_id, fields, cap=QUICK.event_cap).data
-                assert isinstance(letter, DeadLetter)
-                raw = raw_fields(letter)
-                if raw == {b"data": MALFORMED}:
-                    malformed += 1
-                    continue
-                batch = decode(letter.origin, b"1-1", raw, cap=QUICK.event_cap).data.batch  # type: ignore[attr-defined]
-                if is_poison(batch):
-                    buried.add(batch)
-                else:
-                    self.outcome.wrongly_dead.append(f"{letter.origin} {batch}: {letter.error.message}")
-        self.outcome.missing_letters = poison - buried
-        if malformed != self.outcome.malformed:
-            self.outcome.wrongly_dead.append(f"{malformed} letters about {self.outcome.malformed} malformed entries")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    ends, done = time.monotonic() + minutes * 60, 0
+    rows = read(record)
+    record.parent.mkdir(parents=True, exist_ok=True)
+    while not stopped and done < legs and Sums.of(rows).faults.total() < faults:
+        if done and time.monotonic() + seconds > ends:
+            break
+        leg = max((row["leg"] for row in rows), default=0) + 1
+        outcome = run_leg(seed, leg, seconds=seconds, events=events)
+        print(f"leg {leg}: {outcome}", flush=True)
+        rows.append({"leg": leg, **outcome.row()})
+        with record.open("a") as lines:
+            lines.write(json.dumps(rows[-1]) + "\n")
+        done += 1
+    return Sums.of(rows)
 
 
-async def _left(url: str) -> list[Backlog]:
-    from redis.asyncio import Redis as AsyncRedis
-
-    async with AsyncRedis.from_url(url) as redis:
-        return [row for row in await backlog(redis) if row.unread or row.pending]
-
-
-def torment(
-    seed: int,
-    folder: Path,
-    *,
-    seconds: float,
-    events: int,
-    without: str | None = None,
-    recovery_s: float = RECOVERY_S,
-) -> Outcome:
-    with running_server(folder / "redis") as server:
-        return Chaos(seed, server, folder / "crew", without, recovery_s).run(seconds, events)
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Random faults against the bus")
+    parser.add_argument("--seed", type=int, default=1, help="of the campaign")
+    parser.add_argument("--leg", type=int, help="repeat this leg alone; nothing is recorded")
+    parser.add_argument("--minutes", type=float, default=1.0, help="no further leg begins that would not end by then")
+    parser.add_argument("--legs", type=int, default=1000, help="at most so many in this session")
+    parser.add_argument("--faults", type=int, default=10_000, help="the campaign is over when it has so many")
+    parser.add_argument("--record", type=Path, help="where legs are added up; build/chaos-<seed>.jsonl when absent")
+    parser.add_argument("--leg-seconds", type=float, default=LEG_S)
+    parser.add_argument("--leg-events", type=int, default=LEG_EVENTS)
+    asked = parser.parse_args()
+    if asked.leg is not None:
+        outcome = run_leg(asked.seed, asked.leg, seconds=asked.leg_seconds, events=asked.leg_events)
+        print(outcome)
+        return 0 if outcome.fine else 1
+    sums = campaign(
+        asked.seed,
+        asked.record or Path("build") / f"chaos-{asked.seed}.jsonl",
+        minutes=asked.minutes,
+        legs=asked.legs,
+        faults=asked.faults,
+        seconds=asked.leg_seconds,
+        events=asked.leg_events,
+    )
+    print(sums)
+    return 1 if sums.lost or sums.double or sums.other else 0
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Random faults against the bus")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=20)
-    parser.add_argument("--events", type=int, default=4000)
-    asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        result = torment(asked.seed, Path(temporary), seconds=asked.seconds, events=asked.events)
-    print(result)
-    print("\n".join([*result.wrongly_dead, f"lost: {sorted(result.lost)}"] if not result.fine else []))
-    raise SystemExit(0 if result.fine else 1)
+    sys.exit(main())

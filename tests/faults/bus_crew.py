@@ -24,6 +24,7 @@ class Crew:
     def __init__(self, url: str, folder: Path) -> None:
         self.url = url
         self.folder = folder
+        self._log = folder / "crew.log"
         self._all: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> Self:
@@ -37,13 +38,15 @@ class Crew:
             worker.communicate()
 
     def start(self, *options: str, ready: bool = True) -> subprocess.Popen[str]:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.bus_worker", self.url, str(self.folder), *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            cwd=ROOT,
-        )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._log.open("ab") as log:
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "tests.faults.bus_worker", self.url, str(self.folder), *options],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                cwd=ROOT,
+            )
         self._all.append(worker)
         if ready:
             self.await_ready(worker)
@@ -54,8 +57,20 @@ class Crew:
         assert worker.stdout is not None
         assert "ready\n" in iter(worker.stdout.readline, ""), "it ended before it was ready"
 
+    def last_words(self) -> str:
+        """The end of what the workers logged."""
+        return self._log.read_text(errors="replace")[-2000:]
+
     def effects(self) -> set[int]:
-        return {int(path.name) for path in (self.folder / "effects").iterdir()}
+        return {int(path.name) for path in (self.folder / "effects").iterdir() if path.name.isdecimal()}
+
+    def doubles(self) -> set[int]:
+        """Events with two different effects."""
+        return {int(path.stem) for path in (self.folder / "effects").glob("*.double")}
+
+    def calls(self) -> int:
+        """Handler calls of a chaotic crew."""
+        return sum(path.stat().st_size for path in (self.folder / "calls").iterdir())
 
     def attempts(self) -> Counter[int]:
         return Counter(int(path.name.split(".")[0]) for path in (self.folder / "attempts").iterdir())

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import structlog
 from redis.exceptions import ResponseError
 
 from shared.bus import (
@@ -36,6 +38,8 @@ from shared.events import Event
 from tests.integration.bus_parts import QUICK, attempted
 
 CRASHES_AT = 7
+# Symbols that tell a chaotic worker what to do with an event.
+POISON, FAILS, SLOW = "PSE:POISON", "PSE:FAILS", "PSE:SLOW"
 
 
 def take_off(guard: str, put: Callable[[object, str, object], None] = setattr) -> None:
@@ -122,24 +126,34 @@ async def announce(*, folder: Path, crash: str | None) -> list[Event[Any]]:
     return [attempted("announced", batch) for batch in range(5)]
 
 
-def is_poison(batch: int) -> bool:
-    return batch % 97 == 5
-
-
 async def suffer(event: Event[Any], *, folder: Path) -> list[Event[Any]]:
     """For chaos: most events are quick; some are poison, some fail twice, some outlast the takeover time."""
-    batch = event.data.batch
-    if is_poison(batch):
+    batch, symbol = event.data.batch, event.data.symbols[0]
+    with (folder / "calls" / str(os.getpid())).open("a") as calls:
+        calls.write(".")
+    if symbol == POISON:
         raise TerminalError(f"batch {batch} is poison")
-    if batch % 89 == 7:
-        tries = folder / "attempts" / f"{batch}.{uuid4().hex}"
-        tries.touch()
+    if symbol == FAILS:
+        (folder / "attempts" / f"{batch}.{os.getpid()}.{uuid4().hex}").touch()
         if len(list((folder / "attempts").glob(f"{batch}.*"))) <= 2:
             raise TransientError("not yet")
-    if batch % 211 == 11:
+    if symbol == SLOW:
         await asyncio.sleep(QUICK.min_idle_s * 2)
-    (folder / "effects" / str(batch)).touch()
+    put(folder / "effects" / str(batch), event.id)
     return [attempted(event.data.run_id, batch)]
+
+
+def put(path: Path, content: str) -> None:
+    """The effect of an event, whole or not at all; the same one again changes nothing, another one is kept beside."""
+    aside = path.with_name(f"{uuid4().hex}.aside")
+    aside.write_text(content)
+    try:
+        path.hardlink_to(aside)
+    except FileExistsError:
+        if path.read_text() != content:
+            aside.rename(path.with_name(f"{path.name}.double"))
+            return
+    aside.unlink()
 
 
 async def audit(events: Sequence[Event[Any]], *, folder: Path) -> list[Event[Any]]:
@@ -149,7 +163,7 @@ async def audit(events: Sequence[Event[Any]], *, folder: Path) -> list[Event[Any
 
 
 def chaotic(folder: Path) -> list[Service]:
-    for name in ("attempts", "effects", "audited"):
+    for name in ("attempts", "calls", "effects", "audited"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     fetching = Subscription("fetch-tasks", partial(suffer, folder=folder), concurrency=2)
     auditing = Subscription("fetch-attempted", partial(audit, folder=folder), batch=True)
@@ -180,6 +194,8 @@ def main() -> None:
     parser.add_argument("--job", action="store_true")
     parser.add_argument("--chaos", action="store_true")
     wanted = parser.parse_args()
+    # Standard output is a pipe that nobody empties: a worker that logs there stops when it is full.
+    structlog.configure(logger_factory=structlog.WriteLoggerFactory(sys.stderr))
     if wanted.without:
         take_off(wanted.without)
     services = [fetcher(wanted.folder, crash=wanted.crash, slow_s=wanted.slow, job=wanted.job)]

@@ -22,9 +22,9 @@ def run(name: str, *candidates: str) -> Event[Any]:
     return Event.of(RunCandidates(candidates=list(candidates or ("PSE:JFC",)), run_id=name), source="test", time=T0)
 
 
-def task(name: str, batch: int = 0) -> Event[Any]:
+def task(name: str, batch: int = 0, symbol: str = "PSE:JFC") -> Event[Any]:
     data = FetchTask(
-        run_id=name, kind="bars", batch=batch, batches=10_000_000, symbols=("PSE:JFC",), interval="1d", as_of=T0
+        run_id=name, kind="bars", batch=batch, batches=10_000_000, symbols=(symbol,), interval="1d", as_of=T0
     )
     return Event.of(data, source="test", time=T0)
 
