@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from uuid import uuid4
 
 from services.catalog import handlers
 from services.catalog.adapters.catalog import ExchangeCatalog, MetadataCatalog
+from services.catalog.adapters.lease import RedisLease
 from services.catalog.adapters.views import ExportFiles, RunViewFiles
 from services.catalog.settings import Settings
-from shared.bus import Service, Subscription
+from shared.bus import Bus, Service, Subscription
 from shared.clock import Clock, system_clock
 from shared.paths import Home
 
@@ -18,6 +20,7 @@ def create_app(settings: Settings, *, clock: Clock = system_clock) -> Service:
     home = Home.at(settings.home)
     symbols = MetadataCatalog.open(home.symbols_table, clock=clock)
     exchanges = ExchangeCatalog.open(home.exchanges_table, clock=clock)
+    lease = RedisLease(lambda: uuid4().hex, lasts_s=settings.lease_s)
     desk = handlers.Desk(
         home=home,
         symbols=symbols,
@@ -25,8 +28,13 @@ def create_app(settings: Settings, *, clock: Clock = system_clock) -> Service:
         views=RunViewFiles(home),
         exports=ExportFiles(home, symbols, exchanges),
         clock=clock,
+        lease=lease,
         writing=asyncio.Lock(),
     )
+
+    async def connect(bus: Bus) -> None:
+        lease.connect(bus.redis)
+
     return Service(
         name="catalog",
         subscriptions=(
@@ -39,4 +47,5 @@ def create_app(settings: Settings, *, clock: Clock = system_clock) -> Service:
             Subscription("promotion-decided", partial(handlers.close_run, desk=desk)),
         ),
         state=home.state / "catalog",
+        on_start=connect,
     )

@@ -11,8 +11,9 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from services.catalog.domain.decide import Batch, UpsertResult
-from services.catalog.ports import Catalog, Exports, RunViews
+from services.catalog.ports import Catalog, Exports, Lease, RunViews
 from shared.clock import Clock
+from shared.errors import CommitConflict, StaleEpochError
 from shared.events import (
     CatalogUpdated,
     Command,
@@ -27,12 +28,14 @@ from shared.events import (
 from shared.paths import Home
 
 SOURCE = "catalog"
+_LEASES = 20
 Events = list[Event[Any]]
 
 
 @dataclass(frozen=True)
 class Desk:
-    """What the handlers work with. `writing` lets one commit at a time out of this process, to spare retries."""
+    """What the handlers work with. `writing` lets one commit at a time out of this process, and `lease` out of all,
+    to spare retries."""
 
     home: Home
     symbols: Catalog
@@ -40,7 +43,21 @@ class Desk:
     views: RunViews
     exports: Exports
     clock: Clock
+    lease: Lease
     writing: asyncio.Lock
+
+
+async def commit(catalog: Catalog, batches: Sequence[Batch], desk: Desk) -> list[UpsertResult]:
+    """Apply batches as the one writer. Who was paused until another took the lease takes it again and decides anew."""
+    for _ in range(_LEASES):
+        async with desk.lease.held(catalog.epoch) as epoch:
+            try:
+                return await asyncio.to_thread(catalog.apply, batches, epoch=epoch)
+            except StaleEpochError:
+                continue
+    raise CommitConflict(
+        "the catalog could not be written", cause=f"the lease was lost {_LEASES} times", fix="asof doctor"
+    )
 
 
 async def observe(events: Sequence[Event[SymbolMetadata]], *, desk: Desk) -> Events:
@@ -49,11 +66,11 @@ async def observe(events: Sequence[Event[SymbolMetadata]], *, desk: Desk) -> Eve
     if not seen:
         return []
     async with desk.writing:
-        return await asyncio.to_thread(_observe, seen, desk)
+        results = await commit(desk.symbols, [_batch(event, desk) for event in seen], desk)
+        return await asyncio.to_thread(_observed, seen, results, desk)
 
 
-def _observe(seen: Sequence[Event[SymbolMetadata]], desk: Desk) -> Events:
-    results = desk.symbols.apply([_batch(event, desk) for event in seen])
+def _observed(seen: Sequence[Event[SymbolMetadata]], results: Sequence[UpsertResult], desk: Desk) -> Events:
     runs: dict[str, list[tuple[Event[SymbolMetadata], UpsertResult]]] = {}
     for event, result in zip(seen, results, strict=True):
         runs.setdefault(event.data.run_id, []).append((event, result))
@@ -98,7 +115,7 @@ async def observe_exchanges(event: Event[ExchangeMetadata], *, desk: Desk) -> Ev
     data = event.data
     batch = Batch("upsert", data.records, desk.clock(), data.observed_at, "keep", event.id, data.run_id, data.source)
     async with desk.writing:
-        await asyncio.to_thread(desk.exchanges.apply, [batch])
+        await commit(desk.exchanges, [batch], desk)
     return []
 
 
@@ -117,7 +134,7 @@ async def take_snapshot(event: Event[UniverseSnapshot], *, desk: Desk) -> Events
             source=data.source,
             exchange=data.exchange,
         )
-        await asyncio.to_thread(desk.symbols.apply, [batch])
+        await commit(desk.symbols, [batch], desk)
     return []
 
 
@@ -133,7 +150,7 @@ async def obey(event: Event[Command], *, desk: Desk) -> Events:
         "retire", [{"symbol": symbol} for symbol in symbols], desk.clock(), event.time, "keep", event.id, command.run_id
     )
     async with desk.writing:
-        (result,) = await asyncio.to_thread(desk.symbols.apply, [batch])
+        (result,) = await commit(desk.symbols, [batch], desk)
         await asyncio.to_thread(desk.exports.refresh)
     refused = {str(symbol): reason for symbol, reason in result.rejected.items()}
     text = f"{len(result.changed)} retired, {len(result.unchanged)} were retired before"

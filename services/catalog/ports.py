@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from services.catalog.domain.decide import Batch, UpsertResult
@@ -13,6 +14,11 @@ class Catalog(Protocol):
     @property
     def version(self) -> int: ...
 
+    @property
+    def epoch(self) -> int:
+        """The number of the newest lease that wrote it."""
+        ...
+
     def apply(self, batches: Sequence[Batch], *, epoch: int | None = None) -> list[UpsertResult]:
         """All batches in one commit. Raises CommitConflict when other writers do not let it through, StaleEpochError
         when the holder of a newer lease has written."""
@@ -21,6 +27,14 @@ class Catalog(Protocol):
     def get_instrument(self, symbol: str, as_of: Any = None) -> dict[str, Any] | None: ...
 
     def tag(self, name: str, version: int) -> None: ...
+
+
+class Lease(Protocol):
+    """One writer at a time, as far as that can be known."""
+
+    def held(self, floor: int) -> AbstractAsyncContextManager[int]:
+        """Hold the lease; its number is above `floor` and above that of every holder before."""
+        ...
 
 
 class RunViews(Protocol):

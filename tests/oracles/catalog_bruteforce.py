@@ -46,8 +46,10 @@ def are_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return all(is_same(one[name], other[name]) for name in one)
 
 
-def bare(told: Sequence[Told], attributes: Sequence[str]) -> list[tuple[datetime, dict[str, Any]]]:
-    """Starts and contents: apply everything in order of effective time."""
+def bare(
+    told: Sequence[Told], attributes: Sequence[str], defaults: Mapping[str, Any]
+) -> list[tuple[datetime, dict[str, Any]]]:
+    """Starts and contents, as they are shown: apply everything in order of effective time."""
     table: list[tuple[datetime, dict[str, Any]]] = []
     stored: dict[str, Any] | None = None
     for instant in sorted({one.effective for one in told}):
@@ -62,19 +64,26 @@ def bare(told: Sequence[Told], attributes: Sequence[str]) -> list[tuple[datetime
             new.update(one.fields)
         if new is None:
             continue
-        if stored is None or not are_same(stored, new):
-            table.append((instant, new))
+        shown = {name: defaults.get(name) if value is None else value for name, value in new.items()}
+        if stored is None or not are_same(table[-1][1], shown):
+            table.append((instant, shown))
             stored = new
     return table
 
 
-def versions(told: Sequence[Told], attributes: Sequence[str], known_at: datetime | None = None) -> list[Interval]:
-    """The table as it stands, or as it stood at `known_at`."""
+def versions(
+    told: Sequence[Told],
+    attributes: Sequence[str],
+    known_at: datetime | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> list[Interval]:
+    """The table as it stands, or as it stood at `known_at`. `defaults`: what is shown where nothing is known."""
+    defaults = defaults or {}
     if known_at is not None:
         told = [one for one in told if one.known <= known_at]
-    table = bare(told, attributes)
+    table = bare(told, attributes, defaults)
     moments = sorted({one.known for one in told})
-    then = {moment: bare([one for one in told if one.known <= moment], attributes) for moment in moments}
+    then = {moment: bare([one for one in told if one.known <= moment], attributes, defaults) for moment in moments}
     found = []
     for place, (start, fields) in enumerate(table):
         end = table[place + 1][0] if place + 1 < len(table) else None

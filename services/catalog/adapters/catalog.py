@@ -150,6 +150,11 @@ class MetadataCatalog:
         with self._lock:
             return self._follow().version
 
+    @property
+    def epoch(self) -> int:
+        """The number of the newest lease that wrote the table; 0 before the first."""
+        return self._table.load().epoch
+
     def get_instrument(
         self, symbol: str, as_of: Instant | None = None, known_at: Instant | None = None
     ) -> dict[str, Any] | None:

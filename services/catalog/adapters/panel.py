@@ -22,6 +22,7 @@ from services.catalog.domain.schema import Schema, default_hours
 
 _REL = 1e-9
 _STRIDE = 1 << 15
+_DEFAULTED = ("timezone", "session")  # compared as they are shown
 _BOOKKEEPING = ("run_id", "source", "sources")
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -214,14 +215,20 @@ def _filled(facts: _Facts, book: Book) -> tuple[Panel, npt.NDArray[np.int32]]:
             continue
         stated = (facts.stated >> bit & 1).astype(bool) | facts.first
         source = sources[name] = np.maximum.accumulate(np.where(stated, here, 0))
+        if name in _DEFAULTED:
+            continue
         differs, near = _compared(column, kind, source)
         starts[1:] |= differs & ~facts.first[1:]
         odd = np.union1d(odd, facts.codes[1:][near & ~facts.first[1:]])
     defaulted = _hours(values, facts, sources, book)
-    if not single and defaulted:
-        for filled in defaulted.values():
-            differs, _ = _compared(filled, str, here)
-            starts[1:] |= differs & ~facts.first[1:]
+    for name in () if single else _DEFAULTED:
+        if name in defaulted:
+            differs, _ = _compared(defaulted[name], str, here)
+        elif name in sources:
+            differs, _ = _compared(values[name].combine_chunks(), str, sources[name])
+        else:
+            continue
+        starts[1:] |= differs & ~facts.first[1:]
     chosen = np.flatnonzero(starts)
     columns = {}
     for name in values.column_names:
