@@ -114,6 +114,8 @@ CommandKind = Literal[
     "audit-metadata",
     "refresh",
     "report",
+    "adjust",
+    "import",
 ]
 
 

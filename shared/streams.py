@@ -25,7 +25,7 @@ STREAMS: dict[str, Stream] = {
     stream.name: stream
     for stream in (
         Stream("run-candidates", ("cli", "auditor"), ("fetcher", "features", "auditor")),
-        Stream("commands", ("cli", "auditor"), ("auditor", "catalog", "fetcher")),
+        Stream("commands", ("cli", "auditor"), ("auditor", "catalog", "fetcher", "features")),
         Stream("command-results", SERVICES),
         Stream("universe-snapshot", ("fetcher",), ("catalog",)),
         Stream("exchange-metadata", ("fetcher",), ("catalog",)),

@@ -1,4 +1,4 @@
-"""features: ratings of the master feature store, or of one run."""
+"""features and adjust: ratings of the master feature store or of one run, and the splits that they know of."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ _SHOWN_ROWS = 20
 
 def register(app: typer.Typer) -> None:
     app.command()(features)
+    app.command()(adjust)
 
 
 def features(
@@ -63,6 +64,28 @@ def features(
         )
         return
     emit(_records(frame), as_json=as_json, render=lambda console: _draw(console, frame))
+
+
+def adjust(
+    symbol: Annotated[str, typer.Argument(help="EXCHANGE:TICKER")],
+    day: Annotated[str, typer.Option("--date", help="the first trading date on the new scale")],
+    reason: Annotated[str, typer.Option(help="what happened, for whoever reads the record")],
+    factor: Annotated[
+        float | None, typer.Option(help="new price over old: 16 for a reverse split of 16 into 1, 0.25 for 1 into 4")
+    ] = None,
+    known_at: Annotated[str | None, typer.Option("--known-at", help="since when it could be known")] = None,
+    withdraw: Annotated[bool, typer.Option("--withdraw", help="take the record of that date back")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Record that a symbol was split: the only way in which one passes that moved as no market moves."""
+    from asof.cli.ask import ask
+    from shared.clock import format_instant, parse_instant
+
+    known = format_instant(parse_instant(known_at, name="--known-at")) if known_at else None
+    arguments = {"symbol": symbol, "date": day, "factor": factor, "known_at": known, "reason": reason}
+    ask(
+        "adjust", {**{name: value for name, value in arguments.items() if value}, "withdraw": withdraw}, as_json=as_json
+    )
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, object]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from functools import partial
 
-from services.features import handlers
+from services.features import commands, handlers
 from services.features.adapters.adjustments import LakehouseAdjustments
 from services.features.adapters.bars import LakehouseBars
 from services.features.adapters.calendars import ExchangeCalendars
@@ -22,7 +22,8 @@ from shared.paths import Home
 def create_app(settings: Settings, *, clock: Clock = system_clock) -> Service:
     home = Home.at(settings.home)
     workspace = RunWorkspace(home)
-    stage = Stage(LakehouseBars(home), ExchangeCalendars(), workspace, LakehouseAdjustments(home, clock))
+    book = LakehouseAdjustments(home, clock)
+    stage = Stage(LakehouseBars(home), ExchangeCalendars(), workspace, book)
 
     async def on_start(bus: Bus) -> None:
         # A daemon: a command that ends before the kernel is warm does not wait for it.
@@ -46,6 +47,7 @@ def create_app(settings: Settings, *, clock: Clock = system_clock) -> Service:
                 "promotion-decided",
                 partial(handlers.promote, workspace=workspace, store=LakehouseFeatures(home, clock), clock=clock),
             ),
+            Subscription("commands", partial(commands.carry_out, book=book, clock=clock)),
         ),
         state=home.state / "features",
         on_start=on_start,

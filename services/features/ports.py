@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime
 from typing import Protocol
 
 from services.features.domain.adjustments import Adjustment
@@ -41,6 +42,25 @@ class Adjustments(Protocol):
 class Calendars(Protocol):
     def sessions(self, calendar: str) -> Sessions | None:
         """Every session of a calendar; None for one that nobody knows."""
+        ...
+
+
+class AdjustmentBook(Protocol):
+    """Where adjustments are written down; nothing in it is ever changed."""
+
+    def record(
+        self,
+        symbol: str,
+        date: date,
+        factor: float,
+        *,
+        recorded_by: str,
+        reason: str,
+        known_at: datetime | None = None,
+    ) -> Adjustment: ...
+
+    def withdraw(self, symbol: str, date: date, *, recorded_by: str, reason: str) -> None:
+        """Raises NotFoundError for one that is not recorded."""
         ...
 
 

@@ -195,3 +195,19 @@ def test_make_ingests_and_refreshes_metadata(running: House):
     assert running.asof("get", "PSE:JFC")["currency"] == "PHP"
     running.make("meta-refresh", "WORKERS=2")
     assert [run["expected"] for run in running.asof("runs")] == [2, 2]
+
+
+def test_a_split_symbol_passes_once_its_split_is_recorded_and_the_run_is_retried(running: House):
+    running.publish(candidates=["PSE:PA", "PSE:JFC"], as_of=AS_OF, run_id="split", stages=["bars", "ratings"])
+    blocked = running.verdict("split")
+    assert [(gap["symbol"], gap["code"]) for gap in blocked["gaps"]] == [("PSE:PA", "toxic")]
+    # A waiver would accept that it is missing; a record of what happened lets it in.
+    wrong = running.asof("adjust", "PSE:PA", "--date", "2019-12-04", "--reason", "a split", code=3)
+    assert "factor" in wrong["message"]
+    running.asof("adjust", "PSE:PA", "--date", "2019-12-04", "--factor", "100", "--reason", "reverse split, 100 into 1")
+    running.asof("retry", "split")
+    granted = running.verdict("split")
+    assert (granted["decision"], granted["covered"]) == ("granted", 1.0)
+    running.wait(lambda: running.home.features_export.exists(), "the export")
+    matrix = pd.read_parquet(running.home.features_export)
+    assert "PSE:PA" in matrix.columns.get_level_values("symbol")
