@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -71,16 +71,21 @@ class LakehouseAdjustments:
         raise _others_were_faster()
 
     def withdraw(self, symbol: str, date: date, *, recorded_by: str, reason: str) -> None:
-        """Runs from now on do without it; what was rated with it stays. Raises NotFoundError for one not recorded."""
+        """Runs from now on do without it; what was rated with it stays. Withdrawing again changes nothing.
+
+        Raises NotFoundError for one that was never recorded.
+        """
         day = datetime(date.year, date.month, date.day, tzinfo=UTC)
         for _ in range(_ATTEMPTS):
             base = self._table.load()
-            found = [one for one in _standing(base) if (one.symbol, one.date) == (symbol, day)]
-            if not found:
+            last = _last_records(base).get((symbol, day))
+            if last is None:
                 raise NotFoundError(
                     f"no adjustment of {symbol} at {day:%Y-%m-%d} is recorded", fix="check symbol and date"
                 )
-            gone = Adjustment(symbol, day, found[0].factor, found[0].known_at, self._clock(), recorded_by, reason)
+            if last["factor"] is None:
+                return
+            gone = Adjustment(symbol, day, last["factor"], last["known_at"], self._clock(), recorded_by, reason)
             if self._append(base, gone, None):
                 return
         raise _others_were_faster()
@@ -104,7 +109,11 @@ def _others_were_faster() -> CommitConflict:
 
 
 def _standing(snapshot: Snapshot) -> tuple[Adjustment, ...]:
-    if snapshot.version == 0:
-        return ()
-    last = {(row["symbol"], row["date"]): row for row in snapshot.read(_SCHEMA.names).to_pylist()}
-    return tuple(Adjustment(**row) for _, row in sorted(last.items()) if row["factor"] is not None)
+    last = _last_records(snapshot)
+    return tuple(Adjustment(**last[key]) for key in sorted(last) if last[key]["factor"] is not None)
+
+
+def _last_records(snapshot: Snapshot) -> dict[tuple[str, datetime], dict[str, Any]]:
+    """By symbol and date; a factor of None is a withdrawn one."""
+    rows = snapshot.read(_SCHEMA.names).to_pylist() if snapshot.version else []
+    return {(row["symbol"], row["date"]): row for row in rows}

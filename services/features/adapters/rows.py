@@ -37,6 +37,12 @@ SCHEMA = pa.schema(
         ("rules_version", _WORD),
     ]
 )
+# How rows are written: a dictionary pays for columns of few values, and only costs for those that never repeat.
+PARQUET: dict[str, Any] = {
+    "compression": "zstd",
+    "write_page_checksum": True,
+    "use_dictionary": [name for name in SCHEMA.names if name not in {"rsi", "adx"}],
+}
 
 
 def staged_rows(record: RunRecord, rated: RatedBatch) -> pa.Table:
@@ -122,7 +128,8 @@ def set_aside_rows(rated: RatedBatch) -> pa.Table:
 def to_parquet(table: pa.Table, metadata: dict[str, str]) -> memoryview:
     """Deterministic bytes: the same rows and metadata give the same file."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd", write_page_checksum=True)
+    known = {**PARQUET, "use_dictionary": [name for name in PARQUET["use_dictionary"] if name in table.column_names]}
+    pq.write_table(table.replace_schema_metadata(metadata), sink, **known)
     return memoryview(sink.getvalue())
 
 

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from services.features.adapters.rows import (
     ADJUSTMENTS,
+    PARQUET,
     SCHEMA,
     current_rows,
     describe_adjustments,
@@ -118,7 +119,7 @@ class RunWorkspace:
             return None
         aside = pa.BufferOutputStream()
         rows = 0
-        with pq.ParquetWriter(aside, SCHEMA, compression="zstd", write_page_checksum=True) as writer:
+        with pq.ParquetWriter(aside, SCHEMA, **PARQUET) as writer:
             for path in parts:
                 table = from_parquet(path.read_bytes(), path.name)
                 own = [symbol for symbol, part in last.items() if part == path]
