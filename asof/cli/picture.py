@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from asof.traces import Span
     from asof.verdict import Verdict
 
 _BAR_WIDTH = 40
@@ -31,6 +32,26 @@ def draw_verdict(console: Console, verdict: Verdict, *, at_most: int | None = No
         console.print(f"features version {verdict.promoted_version}, catalog version {verdict.catalog_version}")
     elif verdict.open_gaps:
         console.print("nothing of this run is in the feature store; what was promoted before stays as it is")
+
+
+def draw_waterfall(console: Console, spans: list[Span]) -> None:
+    """A line a handler call: when it began and how long it took, as a bar along the run's time."""
+    end = max(span.start_ms + span.took_ms for span in spans)
+    names = ["  " * span.depth + span.name for span in spans]
+    width = max(map(len, names))
+    room = max(console.width - width - 24, 10)
+    for name, span in zip(names, spans, strict=True):
+        before = int(span.start_ms / end * room)
+        bar = max(1, round(span.took_ms / end * room))
+        again = f"  delivery {span.deliveries}" if span.deliveries > 1 else ""
+        drawn = " " * before + "█" * min(bar, room - before)
+        console.print(
+            f"{name:{width}} {span.start_ms:9,.0f} {span.took_ms:8,.1f} ms {drawn}{again}",
+            style="red" if span.error else None,
+            soft_wrap=True,
+        )
+        if span.error:
+            console.print(f"{'':{width}} {span.error}", style="red", soft_wrap=True)
 
 
 def draw_coverage(console: Console, verdict: Verdict) -> None:

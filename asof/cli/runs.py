@@ -95,13 +95,25 @@ def runs(as_json: AsJson = False) -> None:
 
 
 def show(
-    run_id: Annotated[str, typer.Argument(help="a run, as `asof runs` lists them")], as_json: AsJson = False
+    run_id: Annotated[str, typer.Argument(help="a run, as `asof runs` lists them")],
+    trace: Annotated[
+        bool, typer.Option("--trace", help="where its time went, service by service (with ASOF_BUS_TRACES=true)")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show one run: coverage, each gap with its cause and the command that fixes it, decision and versions."""
     from asof.cli.lake import open_lake
-    from asof.cli.picture import draw_verdict
+    from asof.cli.picture import draw_verdict, draw_waterfall
     from asof.verdict import read_verdict
 
+    if trace:
+        from dataclasses import asdict
+
+        from asof.traces import spans_of_run
+
+        spans = spans_of_run(open_lake().home, run_id)
+        emit([asdict(span) for span in spans], as_json=as_json, render=lambda console: draw_waterfall(console, spans))
+        return
     verdict = read_verdict(open_lake().run(run_id))
     emit(verdict.as_dict(), as_json=as_json, render=lambda console: draw_verdict(console, verdict))
 
