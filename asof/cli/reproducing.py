@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from asof.cli.differences import Differences
 from asof.lakehouse import Lakehouse
-from asof.logs import log_to_file
 from services.auditor import decided_coverage, hydrated_bars
 from services.features.adapters.bars import LakehouseBars
 from services.features.adapters.calendars import ExchangeCalendars
@@ -59,7 +58,6 @@ def reproduce(lake: Lakehouse, run_id: str) -> Reproduction:
     """
     home = lake.home
     lake.run(run_id)
-    log_to_file(home.state / "services.log")
     coverage = decided_coverage(home, run_id)
     if not coverage.staged:
         raise ContractError(f"run {run_id} staged no ratings", fix=f"asof show {run_id}")

@@ -87,8 +87,11 @@ def reproduce(run_id: RunId, as_json: AsJson = False) -> None:
     """Compute a run's ratings anew from the inputs it pinned, and compare every cell (exit code 5 when one differs)."""
     from asof.cli.lake import open_lake
     from asof.cli.reproducing import reproduce as compute
+    from asof.logs import log_to_file
 
-    found = compute(open_lake(), run_id)
+    lake = open_lake()
+    log_to_file(lake.home.state / "services.log")
+    found = compute(lake, run_id)
     emit(found.as_dict(), as_json=as_json, render=lambda console: _draw_reproduction(console, found.as_dict()))
     if not found.reproduced:
         raise typer.Exit(Exit.INTEGRITY)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import asof.cli
 from asof import Lakehouse
 from asof.cli.reproducing import reproduce
 from services.auditor import new_key
@@ -44,7 +48,7 @@ def promoted(house: House) -> House:
     """The run `whole` is promoted, from other bars than the run `silent` promotes after it."""
     house.publish(candidates=TWO, as_of="2021-12-14T08:00:00Z", run_id="whole")
     house.verdict("whole")
-    house.wait(lambda: house.asof("show", "whole")["promoted_version"], "the promotion")
+    house.wait(lambda: answer(house, "show", "whole")["promoted_version"], "the promotion")
     return house
 
 
@@ -56,14 +60,32 @@ def blocked(house: House, run_id: str) -> dict[str, Any]:
     return verdict
 
 
-def printed(house: House, *arguments: str, code: int = 0) -> str:
-    """What the command says to a person."""
+def printed(house: House | SimpleNamespace, *arguments: str, code: int = 0) -> str:
+    """What the command says, by the door of the `asof` program but without a process of its own, which is slow."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(said):
+        for name in [name for name in os.environ if name.startswith("ASOF_")]:
+            patch.delenv(name)
+        for name, value in house.environment.items():
+            patch.setenv(name, value)
+        ended = asof.cli.run(arguments)
+    assert ended == code, f"exit {ended}: {said.getvalue()}"
+    return said.getvalue()
+
+
+def answer(house: House | SimpleNamespace, *arguments: str, code: int = 0) -> Any:
+    """The JSON that the command prints."""
+    return json.loads(printed(house, *arguments, "--json", code=code))
+
+
+def in_a_process(house: House, *arguments: str, code: int = 0) -> str:
+    """What the program says; for commands that set up logging for the rest of their process."""
     ended = subprocess.run(
         [sys.executable, "-m", "asof", *arguments],
         cwd=ROOT, env=house.environment, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert ended.returncode == code, f"exit {ended.returncode}: {ended.stdout}{ended.stderr}"
-    return ended.stdout + ended.stderr
+    return ended.stdout
 
 
 @contextmanager
@@ -77,18 +99,18 @@ def changed(path: Path, old: bytes, new: bytes) -> Iterator[None]:
 
 def test_a_dead_service_is_an_alert_and_the_retry_that_it_names_promotes_the_run(promoted: House) -> None:
     house = promoted
-    (alert,) = [row for row in house.asof("alerts") if row["labels"].get("code") == "silence"]
+    (alert,) = [row for row in answer(house, "alerts") if row["labels"].get("code") == "silence"]
     assert alert["annotations"]["symbols"].split() == TWO
     assert "the fetcher said nothing" in alert["error"]
     assert alert["next_command"] == "asof retry silent"
-    verdict = house.asof(*alert["next_command"].split()[1:])
+    verdict = answer(house, *alert["next_command"].split()[1:])
     assert (verdict["decision"], verdict["covered"]) == ("granted", 1.0)
     assert verdict["promoted_version"] > 1
-    assert [row for row in house.asof("alerts") if row["run_id"] == "silent"] == []
-    ended = [row for row in house.asof("alerts", "--all") if row["run_id"] == "silent"]
+    assert [row for row in answer(house, "alerts") if row["run_id"] == "silent"] == []
+    ended = [row for row in answer(house, "alerts", "--all") if row["run_id"] == "silent"]
     assert {row["status"] for row in ended} == {"resolved"}
     # Nothing is left that could be asked for again.
-    refused = house.asof("retry", "silent", code=3)
+    refused = answer(house, "retry", "silent", code=3)
     assert refused["outcome"] == "refused"
     assert "its promotion is granted" in refused["message"]
 
@@ -98,12 +120,12 @@ def test_alerts_are_read_acknowledged_and_silenced(house: House) -> None:
     text = printed(house, "alerts")
     assert f"FIRING  1 symbol of run noisy failed at metadata (unknown_symbol): {UNKNOWN}" in text
     assert f"next        asof waive noisy --symbol {UNKNOWN} --stage metadata" in text
-    first, second = [row for row in house.asof("alerts") if row["run_id"] == "noisy"]
-    house.asof("alerts", "ack", first["fingerprint"][:10])
+    first, second = [row for row in answer(house, "alerts") if row["run_id"] == "noisy"]
+    answer(house, "alerts", "ack", first["fingerprint"][:10])
     until = "2099-01-01T00:00:00Z"
-    house.asof("alerts", "silence", second["fingerprint"], "--until", until, "--reason", "we know")
-    house.asof("alerts", "silence", "--label", "stage=nowhere", "--until", until)
-    rows = {row["fingerprint"]: row for row in house.asof("alerts")}
+    answer(house, "alerts", "silence", second["fingerprint"], "--until", until, "--reason", "we know")
+    answer(house, "alerts", "silence", "--label", "stage=nowhere", "--until", until)
+    rows = {row["fingerprint"]: row for row in answer(house, "alerts")}
     assert rows[first["fingerprint"]]["acknowledged_by"]
     assert rows[first["fingerprint"]]["silenced_until"] is None
     assert rows[second["fingerprint"]]["silenced_until"] == until
@@ -126,28 +148,28 @@ def test_alerts_are_read_acknowledged_and_silenced(house: House) -> None:
 def test_what_cannot_be_done_is_refused_with_the_reason_and_its_exit_code(
     house: House, arguments: tuple[str, ...], code: int, what: str
 ) -> None:
-    assert what in json.dumps(house.asof(*arguments, code=code))
+    assert what in json.dumps(answer(house, *arguments, code=code))
 
 
 def test_a_waiver_is_previewed_given_listed_and_lets_the_rest_in(house: House) -> None:
     blocked(house, "waived")
     waiver = ["--symbol", UNKNOWN, "--stage", "metadata", "--reason", "halted", "--approver", "ben"]
     terms = [*waiver, "--expires", "2099-01-31"]
-    preview = house.asof("waive", "waived", *terms, "--preview")
+    preview = answer(house, "waive", "waived", *terms, "--preview")
     assert preview["references"]["decision"] == "granted"
-    assert house.asof("waivers", "waived") == []
-    expired = house.asof("waive", "waived", *waiver, "--expires", "2001-01-01", code=3)
+    assert answer(house, "waivers", "waived") == []
+    expired = answer(house, "waive", "waived", *waiver, "--expires", "2001-01-01", code=3)
     assert "expired" in expired["message"]
-    done = house.asof("waive", "waived", *terms)
+    done = answer(house, "waive", "waived", *terms)
     assert "not verified" in done["message"]
-    (row,) = house.asof("waivers", "waived")
+    (row,) = answer(house, "waivers", "waived")
     assert (row["symbol"], row["approver"], row["verified"], row["expired"]) == (UNKNOWN, "ben", False, False)
-    assert house.asof("waivers", "another") == []
+    assert answer(house, "waivers", "another") == []
     text = printed(house, "waivers")
     assert f"{UNKNOWN}  metadata: unknown_symbol  in run waived" in text
     assert "reason      halted" in text
     assert "ben (the name is not verified)" in text
-    verdict = house.asof("show", "waived")
+    verdict = answer(house, "show", "waived")
     assert (verdict["decision"], verdict["covered_with_waivers"]) == ("granted", 1.0)
     assert verdict["covered"] < 1
 
@@ -165,7 +187,7 @@ def test_with_keys_two_people_sign_and_a_standing_waiver_holds_for_the_next_run(
     waiver = ["--symbol", TWO[0], "--stage", "metadata", "--reason", "halted", "--expires", "2099-01-31"]
 
     def sign(*where: str, by: str, key: str, code: int = 0) -> str:
-        done = house.asof("waive", *where, *waiver, "--approver", by, "--key", str(tmp_path / key), code=code)
+        done = answer(house, "waive", *where, *waiver, "--approver", by, "--key", str(tmp_path / key), code=code)
         return str(done["message"])
 
     try:
@@ -173,11 +195,12 @@ def test_with_keys_two_people_sign_and_a_standing_waiver_holds_for_the_next_run(
         house.service("auditor")  # and nobody else, so that every run ends in silence
         house.publish(candidates=TWO[:1], stages=["metadata"], run_id="r1", deadline_s=0.5, requested_by="ana")
         house.verdict("r1")
-        assert "is not signed" in house.asof("waive", "r1", *waiver, "--approver", "ben", code=3)["message"]
+        assert "is not signed" in answer(house, "waive", "r1", *waiver, "--approver", "ben", code=3)["message"]
         assert "is not 'cleo''s" in sign("r1", by="cleo", key="ben", code=3)
         assert "blocked: 0 of 1 covered" in sign("r1", by="ben", key="ben")
         assert "granted: 0 of 1 covered, the other 1 waived" in sign("r1", by="cleo", key="cleo")
-        assert {(row["approver"], row["verified"]) for row in house.asof("waivers")} == {("ben", True), ("cleo", True)}
+        signed = {(row["approver"], row["verified"]) for row in answer(house, "waivers")}
+        assert signed == {("ben", True), ("cleo", True)}
 
         for name in keys:
             assert "1 standing waivers until 2099" in sign("--code", "silence", by=name, key=name)
@@ -199,7 +222,7 @@ def test_a_run_is_reproduced_cell_by_cell_and_a_changed_input_is_named(promoted:
     # What the run was rated by is changed: the first differing rows are shown.
     record = house.home.run("whole").staged_parts / "run.json"
     with changed(record, b'"as_of": "2021-12-14', b'"as_of": "2021-12-10'):
-        text = printed(house, "reproduce", "whole", code=5)
+        text = in_a_process(house, "reproduce", "whole", code=5)
         assert "DIFFERS  run whole" in text
         assert f"{TWO[0]}  2021-12-13 00:00  local  only staged" in text
 
@@ -222,8 +245,8 @@ def test_two_versions_are_compared_and_a_rollback_brings_the_older_one_back(prom
     later = {"candidates": [*TWO, "PSE:SM"], "as_of": AS_OF, "run_id": "wider"}
     house.publish(**later)
     house.verdict("wider")
-    version = house.wait(lambda: house.asof("show", "wider")["promoted_version"], "the promotion")
-    found = house.asof("diff", "whole", "wider")
+    version = house.wait(lambda: answer(house, "show", "wider")["promoted_version"], "the promotion")
+    found = answer(house, "diff", "whole", "wider")
     assert (found["a"]["version"], found["a"]["run_id"]) == (1, "whole")
     assert (found["b"]["version"], found["b"]["run_id"]) == (version, "wider")
     assert "PSE:SM" in found["symbols"]["added"]
@@ -233,31 +256,21 @@ def test_two_versions_are_compared_and_a_rollback_brings_the_older_one_back(prom
     text = printed(house, "diff", "1", "prod")
     assert "2 only b" in text
 
-    back = house.asof("rollback", "--to", "1", "--reason", "wrong bars upstream")
+    back = answer(house, "rollback", "--to", "1", "--reason", "wrong bars upstream")
     assert back["references"] == {"version": version + 1, "equals": 1}
-    assert house.asof("diff", "1", "@prod")["symbols"] == {"added": [], "removed": [], "changed": 0, "same": 2}
-    assert house.asof("audit", "ledger")["violations"] == []
+    assert answer(house, "diff", "1", "@prod")["symbols"] == {"added": [], "removed": [], "changed": 0, "same": 2}
+    assert answer(house, "audit", "ledger")["violations"] == []
     entries = [json.loads(line) for line in house.home.ledger.read_bytes().splitlines()]
     (entry,) = [entry for entry in entries if entry["kind"] == "rolled_back"]
     assert (entry["data"]["to"], entry["data"]["reason"]) == (1, "wrong bars upstream")
-    assert house.asof("diff", "1", "99", code=2)["error"]["what"]
-    assert house.asof("diff", "1", "nope", code=2)["error"]["next"] == "asof runs"
+    assert answer(house, "diff", "1", "99", code=2)["error"]["what"]
+    assert answer(house, "diff", "1", "nope", code=2)["error"]["next"] == "asof runs"
 
 
 def test_without_a_house_or_a_server_the_reason_and_the_next_command_are_said(tmp_path: Path) -> None:
-    import os
-
-    environment = {**os.environ, "ASOF_HOME": str(tmp_path / "none"), "ASOF_REDIS_URL": "redis://127.0.0.1:1/0"}
-
-    def ended(*arguments: str) -> tuple[int, dict[str, Any]]:
-        done = subprocess.run(
-            [sys.executable, "-m", "asof", *arguments, "--json"],
-            env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-        return done.returncode, json.loads(done.stdout)["error"]
-
-    code, error = ended("waivers")
-    assert (code, "there is no house" in error["what"]) == (2, True)
-    code, error = ended("retry", "r1")
-    assert (code, error["retryable"]) == (6, True)
-    assert error["next"] == "asof doctor"
+    environment = {"ASOF_HOME": str(tmp_path / "none"), "ASOF_REDIS_URL": "redis://127.0.0.1:1/0"}
+    nowhere = SimpleNamespace(environment=environment)
+    error = answer(nowhere, "waivers", code=2)["error"]
+    assert "there is no house" in error["what"]
+    error = answer(nowhere, "retry", "r1", code=6)["error"]
+    assert (error["retryable"], error["next"]) == (True, "asof doctor")
