@@ -142,10 +142,11 @@ class IngestionValidator:
 
 def price_grid(prices: NDArray[np.float64]) -> float:
     """The coarsest power of ten (at most 1) that all these prices are whole multiples of; 0 where there is none."""
-    for decimals in range(_DECIMALS + 1):
-        scaled = prices * 10.0**decimals
-        if (np.abs(scaled - np.round(scaled)) <= 1e-9 * np.maximum(1.0, np.abs(scaled))).all():
-            return float(10.0**-decimals)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for decimals in range(_DECIMALS + 1):
+            scaled = prices * 10.0**decimals
+            if (np.abs(scaled - np.round(scaled)) <= 1e-9 * np.maximum(1.0, np.abs(scaled))).all():
+                return float(10.0**-decimals)
     return 0.0
 
 

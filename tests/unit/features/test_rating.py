@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from services.features.domain.bars_batch import BarsBatch
 from services.features.domain.rating import rate
@@ -138,6 +140,33 @@ def test_a_batch_of_one_toxic_symbol_is_refused_whole(symbol):
     result = rated({symbol: frame})
     assert result.staged == ()
     assert result.refused[symbol].finding.code == code
+
+
+NASTY = (np.nan, np.inf, -np.inf, 0.0, -0.0, -1.0, 5e-324, 1e-308, 1e300, 1.7e308)
+GOOD = made.bars(60, seed=9)
+GOOD_RATINGS = TechnicalRatings.compute(GOOD)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 59), st.integers(0, 4), st.sampled_from(NASTY)), min_size=1, max_size=12),
+    st.lists(st.integers(0, 59), max_size=3),
+)
+def test_whatever_one_symbol_brings_nothing_crashes_and_its_neighbours_stay_what_they_are(cells, repeated):
+    values = made.bars(60).to_numpy().copy()
+    for row, column, value in cells:
+        values[row, column] = value
+    bad = pd.DataFrame(values, index=GOOD.index, columns=GOOD.columns)
+    bad = pd.concat([bad, bad.iloc[repeated]]) if repeated else bad
+    result = rated({"X:A": GOOD, "X:BAD": bad, "X:Z": GOOD})
+    assert {"X:A", "X:Z"} <= set(result.staged)
+    for symbol in ("X:A", "X:Z"):
+        assert same_bits(rows(result, symbol), GOOD_RATINGS)
+    if "X:BAD" in result.staged:
+        stored = rows(result, "X:BAD").to_numpy()
+        assert not np.isinf(stored).any()
+        assert np.nanmax(np.abs(stored[:, :3])) <= 1
+        assert ((stored[:, 3:] >= 0) & (stored[:, 3:] <= 100) | np.isnan(stored[:, 3:])).all()
 
 
 def test_a_refusal_points_at_the_rows_that_show_it():
