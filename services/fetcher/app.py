@@ -71,7 +71,7 @@ def wire(settings: Settings, clock: Clock, paces: Mapping[str, VenuePace] = PACE
     documents = CachedDocuments(home)
     random = Random()  # noqa: S311  # jitter, not a secret
     known_paces = dict(paces)
-    pace = RedisPace(known_paces, patience_s=settings.patience_s, random=random)
+    pace = RedisPace(known_paces, patience_s=settings.patience_s, outage_s=settings.outage_s, random=random)
     budget = RedisBudget(settings.retry_budget)
     client = http_client(settings)
     caps = Caps(settings.body_cap, settings.connect_timeout_s, settings.read_timeout_s, settings.request_timeout_s)

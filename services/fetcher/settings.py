@@ -54,6 +54,7 @@ class Settings(BaseSettings):
     backoff_cap_s: float = Field(30, ge=0, le=600, description="longest back-off an upstream did not ask for")
 
     patience_s: float = Field(120, ge=0, le=3600, description="longest pause of an upstream that a run waits for")
+    outage_s: float = Field(30, ge=0, le=3600, description="how long a run waits for an upstream that does not answer")
     retry_budget: int = Field(5000, ge=0, le=1_000_000, description="symbols that one run may try again, in all")
 
     connect_timeout_s: float = Field(5, gt=0, le=60, description="to open a connection")

@@ -168,6 +168,31 @@ async def test_five_faults_in_a_row_open_the_circuit(replicas):
     assert time.monotonic() - began >= 0.9
 
 
+async def test_a_venue_that_stays_down_is_waited_for_only_so_long_and_a_probe_brings_it_back(redis):
+    pace = RedisPace(QUICK, patience_s=60, outage_s=0.5, random=Random(1))
+    pace.connect(redis)
+    began = time.monotonic()
+    for _ in range(6):  # the sixth waits for the pause of the fifth, and fails again
+        await pace.release(await pace.acquire("wide"), TimedOut("silent"))
+    with pytest.raises(Paused) as met:
+        await pace.acquire("wide")
+    assert "has not answered for" in met.value.what
+    assert time.monotonic() - began < 1.5
+    await asyncio.sleep(met.value.retry_after)
+    await pace.release(await pace.acquire("wide"), None)
+    await pace.release(await asyncio.wait_for(pace.acquire("wide"), 0.5), None)
+    await pace.close()
+
+
+async def test_a_venue_that_pushes_back_is_not_down(redis):
+    pace = RedisPace(QUICK, patience_s=60, outage_s=0.1, random=Random(1))
+    pace.connect(redis)
+    for _ in range(3):
+        await pace.release(await pace.acquire("wide"), RateLimited("429", retry_after=0.15))
+    await pace.release(await pace.acquire("wide"), None)
+    await pace.close()
+
+
 async def test_an_empty_body_pauses_longer_than_a_plain_push_back(replicas):
     one = replicas[0]
     await one.release(await one.acquire("venue"), EmptyAnswer("200 with an empty body"))

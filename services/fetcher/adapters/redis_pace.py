@@ -5,6 +5,7 @@ Per venue one hash and one sorted set:
   level           1/8 <= level <= 1: halved on push-back, raised by one request in flight after every few good answers
   closed          until when (ms) nobody asks: the time the venue named, or a pause that doubles
   tripped         after `closed`, one probe alone until it comes back well
+  down            since when nothing but trouble has come; a venue that pushes back is not down
   the set         tickets in flight with the time they lapse, renewed while held: a killed replica's come back
 State that is lost starts at the slow end: one request's worth of tokens, the lowest level.
 """
@@ -33,25 +34,26 @@ local ticket, weight, rate = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local burst, most, lease, kept = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local state = redis.call('HMGET', KEYS[1], 'tokens', 'at', 'level', 'closed', 'tripped')
+local state = redis.call('HMGET', KEYS[1], 'tokens', 'at', 'level', 'closed', 'tripped', 'down')
 local need = math.min(weight, burst)
 local tokens = tonumber(state[1]) or need
 local level = tonumber(state[3]) or math.max(1 / most, 0.25)
 local closed = tonumber(state[4]) or 0
-if closed > now then return {1, closed - now} end
+local down = tonumber(state[6]) or 0
+if closed > now then return {1, closed - now, down > 0 and now - down or 0} end
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
 local allowed = math.max(1, math.floor(most * level + 0.5))
 if state[5] == '1' then allowed = 1 end
-if redis.call('ZCARD', KEYS[2]) >= allowed then return {2, 0} end
+if redis.call('ZCARD', KEYS[2]) >= allowed then return {2, 0, 0} end
 tokens = math.min(burst, tokens + math.max(0, now - (tonumber(state[2]) or now)) / 1000 * rate * level)
 local granted = tokens >= need
 if granted then tokens = tokens - weight end
 redis.call('HSET', KEYS[1], 'tokens', tostring(tokens), 'at', now, 'level', tostring(level))
 redis.call('PEXPIRE', KEYS[1], kept)
-if not granted then return {3, math.ceil((need - tokens) / (rate * level) * 1000)} end
+if not granted then return {3, math.ceil((need - tokens) / (rate * level) * 1000), 0} end
 redis.call('ZADD', KEYS[2], now + lease, ticket)
 redis.call('PEXPIRE', KEYS[2], kept)
-return {0, 0}
+return {0, 0, 0}
 """
 
 _RELEASE = """
@@ -60,19 +62,20 @@ local most, left, kept = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 redis.call('ZREM', KEYS[2], ticket)
-local state = redis.call('HMGET', KEYS[1], 'level', 'good', 'bad', 'closed', 'tripped', 'halved', 'tokens')
+local state = redis.call('HMGET', KEYS[1], 'level', 'good', 'bad', 'closed', 'tripped', 'halved', 'tokens', 'down')
 local level = tonumber(state[1]) or math.max(1 / most, 0.25)
 local good, bad = tonumber(state[2]) or 0, tonumber(state[3]) or 0
 local closed, tripped = tonumber(state[4]) or 0, state[5] == '1'
-local halved, tokens = tonumber(state[6]) or 0, tonumber(state[7])
+local halved, tokens, down = tonumber(state[6]) or 0, tonumber(state[7]), tonumber(state[8]) or 0
 if verdict == 'fine' then
   -- An answer to what was asked before the venue closed says nothing about how it is now.
   if closed <= now then
-    bad, tripped, good = 0, false, good + 1
+    bad, tripped, good, down = 0, false, good + 1, 0
     if good >= 4 then good, level = 0, math.min(1, level + 1 / most) end
   end
 else
   good, bad = 0, bad + 1
+  if verdict == 'push-back' then down = 0 elseif down == 0 then down = now end
   if verdict == 'push-back' and now - halved >= 1000 then
     level, halved = math.max(level / 2, 0.125), now
   end
@@ -83,7 +86,7 @@ else
 end
 if tokens and left >= 0 then tokens = math.min(tokens, left) end
 redis.call('HSET', KEYS[1], 'level', tostring(level), 'good', good, 'bad', bad, 'closed', closed,
-  'tripped', tripped and '1' or '0', 'halved', halved)
+  'tripped', tripped and '1' or '0', 'halved', halved, 'down', down)
 if tokens then redis.call('HSET', KEYS[1], 'tokens', tostring(tokens)) end
 redis.call('PEXPIRE', KEYS[1], kept)
 return closed - now
@@ -98,7 +101,9 @@ return #ARGV - 1
 
 
 class RedisPace:
-    """`patience_s`: the longest pause that is waited for; a longer one is Paused at once. `connect` comes first."""
+    """`patience_s`: the longest pause that is waited for; a longer one is Paused at once, and so is a venue that has
+    been down for `outage_s`, until a probe finds it well. `connect` comes first.
+    """
 
     def __init__(
         self,
@@ -106,12 +111,14 @@ class RedisPace:
         *,
         patience_s: float,
         random: Random,
+        outage_s: float = 30.0,
         lease_s: float = 4.0,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._paces = paces
         self._patience_s = patience_s
         self._random = random
+        self._outage_s = outage_s
         self._lease_ms = round(lease_s * 1000)
         self._sleep = sleep
         self._held: dict[str, set[str]] = {}
@@ -132,7 +139,7 @@ class RedisPace:
         ticket = uuid4().hex
         waited = 0.0
         while True:
-            outcome, wait_ms = await self._acquire(
+            outcome, wait_ms, down_ms = await self._acquire(
                 keys=_keys(venue),
                 args=[ticket, weight, pace.rate, pace.burst, pace.at_once, self._lease_ms, _KEPT_MS],
             )
@@ -144,6 +151,11 @@ class RedisPace:
                 self._hold(venue, ticket)
                 return Turn(venue, ticket)
             wait = wait_ms / 1000
+            if outcome == _CLOSED and down_ms / 1000 > self._outage_s:
+                raise Paused(
+                    f"{venue} has not answered for {down_ms / 1000:.0f} s and is asked again in {wait:.0f} s",
+                    host=venue, retry_after=wait, fix="asof doctor, then `asof retry RUN`",
+                )  # fmt: skip
             if outcome == _CLOSED and waited + wait > self._patience_s:
                 raise Paused(
                     f"{venue} asked for a pause of another {wait:.0f} s", host=venue, retry_after=wait,

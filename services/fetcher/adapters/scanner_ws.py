@@ -100,9 +100,11 @@ class ScannerBars:
             for _ in range(_MAX_RECONNECTS + 1):
                 if not waiting:
                     return
-                fault = await self._serve(waiting, deliver)
+                opened, fault = await self._serve(waiting, deliver)
                 if fault is not None:
                     faults.append(fault)
+                if not opened:
+                    return  # whether to try again is the next attempt's to say
 
         count = max(1, min(workers, self._caps.connections, len(waiting)))
         async with asyncio.TaskGroup() as group:
@@ -119,16 +121,17 @@ class ScannerBars:
         for want in waiting:
             await sink(want.symbol, faults[-1] if faults else Unreachable("no connection", host=self.host))
 
-    async def _serve(self, waiting: deque[BarsWanted], deliver: BarsSink) -> UpstreamError | None:
-        """Serve symbols on one connection until none is left, or return the fault that ended it."""
+    async def _serve(self, waiting: deque[BarsWanted], deliver: BarsSink) -> tuple[bool, UpstreamError | None]:
+        """Serve symbols on one connection until none is left. Gives whether it opened, and the fault that ended it."""
         try:
             turn = await self._pace.acquire(self.name)
         except UpstreamError as fault:
-            return fault
+            return False, fault
         ended: UpstreamError | None = None
-        served = 0
+        opened, served = False, 0
         try:
             async with _Connection(self._url, self._origin, self._token, self._caps, self._clock, self.host) as link:
+                opened = True
                 while waiting and ended is None:
                     want = waiting.popleft()
                     try:
@@ -148,7 +151,7 @@ class ScannerBars:
         finally:
             # A connection that served well before it broke is no sign that the host is not well.
             await self._pace.release(turn, None if served else ended)
-        return ended
+        return opened, ended
 
 
 class _Connection:
