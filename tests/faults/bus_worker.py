@@ -144,16 +144,16 @@ async def suffer(event: Event[Any], *, folder: Path) -> list[Event[Any]]:
 
 
 def put(path: Path, content: str) -> None:
-    """The effect of an event, whole or not at all; the same one again changes nothing, another one is kept beside."""
-    aside = path.with_name(f"{uuid4().hex}.aside")
-    aside.write_text(content)
+    """The effect of an event: the same one again changes nothing, another one is kept beside it."""
     try:
-        path.hardlink_to(aside)
+        with path.open("x") as file:
+            file.write(content)
     except FileExistsError:
-        if path.read_text() != content:
-            aside.rename(path.with_name(f"{path.name}.double"))
-            return
-    aside.unlink()
+        found = path.read_text()
+        if not found:  # its writer was killed, or is at it
+            path.write_text(content)
+        elif found != content:
+            path.with_name(f"{path.name}.double").write_text(content)
 
 
 async def audit(events: Sequence[Event[Any]], *, folder: Path) -> list[Event[Any]]:

@@ -12,7 +12,7 @@ from tests.faults.bus_torment import HARD, torment
 
 
 def test_random_faults_lose_nothing_and_bury_only_what_is_bad(tmp_path_factory: pytest.TempPathFactory) -> None:
-    outcome = torment("2024", _short(tmp_path_factory), seconds=6, events=1500, faults_per_s=8)
+    outcome = torment("2024", _short(tmp_path_factory), seconds=6, events=1500, faults=48)
     assert outcome.fine, str(outcome)
     assert outcome.faults.total() == 48
     assert sum(outcome.faults[kind] for kind in HARD) >= 3
@@ -23,7 +23,7 @@ def test_without_the_reclaimer_the_same_faults_leave_something_behind(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     outcome = torment(
-        "2024", _short(tmp_path_factory), seconds=3, events=500, faults_per_s=8, without="reclaimer", recovery_s=2
+        "2024", _short(tmp_path_factory), seconds=3, events=500, faults=24, without="reclaimer", recovery_s=2
     )
     assert not outcome.fine
     assert outcome.left
@@ -32,19 +32,21 @@ def test_without_the_reclaimer_the_same_faults_leave_something_behind(
 def test_a_campaign_goes_on_after_its_last_leg_and_adds_up(tmp_path: Path) -> None:
     record = tmp_path / "chaos.jsonl"
     leg = {"seed": "7:1", "events": 10, "seconds": 60, "repeated": 1, "lost": 0, "double": 0, "other": 0}
-    record.write_text(json.dumps({"leg": 1, **leg, "faults": {"kill -9": 2}, "recoveries_s": [0.5, 2.0]}) + "\n")
-    sums = campaign(7, record, minutes=0, legs=1, faults=100, seconds=1, events=50)
+    record.write_text(
+        json.dumps({"leg": 1, **leg, "faults": {"kill -9": 2}, "settled_s": 1, "recoveries_s": [0.5, 2.0]}) + "\n"
+    )
+    sums = campaign(7, record, minutes=0, legs=1, faults=100, seconds=1, events=1000)
     assert [row["leg"] for row in read(record)] == [1, 2]
     assert read(record)[1]["seed"] == "7:2"
     assert (sums.legs, sums.lost, sums.double, sums.other) == (2, 0, 0, 0)
-    assert sums.events >= 60
-    assert sums.faults.total() >= 10
-    assert campaign(7, record, minutes=9, legs=9, faults=5, seconds=1, events=50) == sums, "it has its faults"
+    assert sums.events >= 1010
+    assert sums.faults.total() == 12
+    assert campaign(7, record, minutes=9, legs=9, faults=5, seconds=1, events=1000) == sums, "it has its faults"
 
 
 def test_sums_say_what_went_wrong() -> None:
     row = {"events": 5, "seconds": 1, "repeated": 0, "lost": 1, "double": 2, "other": 0}
-    text = str(Sums.of([{**row, "faults": {"stop": 3, "poison": 1}, "recoveries_s": [4.0]}]))
+    text = str(Sums.of([{**row, "faults": {"stop": 3, "poison": 1}, "settled_s": 1.0, "recoveries_s": [4.0]}]))
     assert "faults 4, 3 of them kills" in text
     assert "lost 1, double 2" in text
 
@@ -52,7 +54,7 @@ def test_sums_say_what_went_wrong() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
 def test_ten_campaigns_of_a_minute(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
-    outcome = torment(str(seed), _short(tmp_path_factory), seconds=60, events=50_000, faults_per_s=8, recovery_s=120)
+    outcome = torment(str(seed), _short(tmp_path_factory), seconds=60, events=24_000, faults=240, recovery_s=120)
     assert outcome.fine, str(outcome)
 
 
