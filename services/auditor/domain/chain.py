@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from services.auditor.domain.canonical import canonical, canonical_sha256
+from services.auditor.domain.canonical import canonical, canonical_sha256, read_canonical
 from shared.errors import ContractError
 
 GENESIS = "0" * 64
@@ -83,13 +83,13 @@ def read_entry(line: bytes, *, n: int, prev: str) -> Entry:
     if not line.endswith(b"\n"):
         raise BrokenEntry("the line is torn: it has no end")
     try:
-        fields = json.loads(line)
+        fields, spell = read_canonical(line)
     except (ValueError, RecursionError) as fault:
         raise BrokenEntry(f"not JSON: {fault}") from fault
     if not isinstance(fields, dict) or not set(FIELDS) <= fields.keys() <= {*FIELDS, "signature"}:
         raise BrokenEntry("not the fields of an entry")
     try:
-        exact = canonical(fields) + b"\n"
+        exact = spell(fields) + b"\n"
     except (ContractError, RecursionError) as fault:
         raise BrokenEntry(f"not canonical: {fault}") from fault
     if exact != line:
@@ -98,7 +98,7 @@ def read_entry(line: bytes, *, n: int, prev: str) -> Entry:
         raise BrokenEntry(f"it says that it is entry {fields['n']}")
     if fields["prev"] != prev:
         raise BrokenEntry("it does not follow the entry before it: its prev is another hash")
-    body = canonical_sha256({name: fields[name] for name in FIELDS[:6]})
+    body = hashlib.sha256(spell({name: fields[name] for name in FIELDS[:6]})).hexdigest()
     if fields["hash"] != link(prev, body):
         raise BrokenEntry("its content does not have its hash")
     return Entry(**fields, body=body)

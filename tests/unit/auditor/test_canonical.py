@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.auditor.domain.canonical import canonical
+from services.auditor.domain.canonical import canonical, read_canonical
 from shared.errors import ContractError
 
 
@@ -79,3 +81,24 @@ def test_reading_it_back_and_writing_it_again_changes_nothing(value: object) -> 
     written = canonical(value)
     assert canonical(json.loads(written)) == written
     assert json.loads(written, parse_int=float) == value
+
+
+@given(values, st.sampled_from([canonical, lambda value: json.dumps(value).encode()]))
+def test_a_value_that_was_read_is_spelled_as_ever_however_it_was_read(
+    value: object, write: Callable[[object], bytes]
+) -> None:
+    data = write(value)
+    read, spell = read_canonical(data)
+    assert read == json.loads(data)
+    # Text that is ASCII by its escapes alone is not canonical, and never spelled as it stands.
+    assert (spell(read) == data) == (canonical(read) == data)
+    assert canonical(read) != data or spell([read, {"a": read}]) == canonical([read, {"a": read}])
+
+
+@pytest.mark.parametrize(
+    "data", [b"NaN", b"[1e400]", b"12345678901234567890123", b"-0", b'{"a":1.0}', b'{"b":1,"a":2}']
+)
+def test_what_is_read_and_is_not_canonical_is_never_spelled_as_it_stands(data: bytes) -> None:
+    read, spell = read_canonical(data)
+    with suppress(ContractError):
+        assert spell(read) != data
