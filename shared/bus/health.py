@@ -77,6 +77,7 @@ def create_health_app(
         return JSONResponse({"ready": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)
 
     async def figures(_: Request) -> Response:
+        metrics.blocked.set(any(bus.blocked_s is not None for bus in buses))
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return Starlette(routes=[Route("/live", live), Route("/ready", ready), Route("/metrics", figures)])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,22 @@ from typing import Any
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags, Tracer, set_span_in_context
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    TraceFlags,
+    Tracer,
+    set_span_in_context,
+    use_span,
+)
 
 from shared.bus.entries import Pair
 from shared.bus.wire import TRACE
+from shared.events import Event
 
 _TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}$")
 _LINKS = 32
@@ -54,15 +66,58 @@ def tracing(folder: Path | None, service: str, process: str) -> Iterator[Tracer 
 
 
 @contextmanager
-def handling(tracer: Tracer | None, service: str, stream: str, pairs: Sequence[Pair]) -> Iterator[str | None]:
-    """A span around one handler call; yields the `traceparent` of what the handler returns."""
-    entry, event = pairs[0]
-    given = entry.fields.get(TRACE, b"").decode("ascii", "replace")
-    found = _TRACEPARENT.match(given)
-    if tracer is None:
-        yield given if found else None
+def handling(
+    tracer: Tracer | None, service: str, stream: str, pairs: Sequence[Pair]
+) -> Iterator[Callable[[Event[Any]], str | None]]:
+    """Spans around one handler call, one for each run in its batch, all as long as the call.
+
+    Yields what gives the `traceparent` of an event that the handler returns: its own run's, else the first one's.
+    """
+    if tracer is None and not any(TRACE in entry.fields for entry, _ in pairs):
+        yield _without
         return
-    parent = _remote(found[1], found[2]) if found else _of_run(event.runid or event.id)
+    runs: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        runs.setdefault(_run_of(pair[1]), []).append(pair)
+    if tracer is None:
+        passed_on = {run: given[0] if (given := _given(some)) else None for run, some in runs.items()}
+        yield lambda event: passed_on.get(_run_of(event), next(iter(passed_on.values())))
+        return
+    spans = {run: _start(tracer, service, stream, some) for run, some in runs.items()}
+    first = next(iter(spans.values()))
+    try:
+        with use_span(first):  # what a handler traces itself hangs below
+            yield lambda event: _traceparent(spans.get(_run_of(event), first))
+    except BaseException as fault:
+        for span in spans.values():
+            span.set_status(StatusCode.ERROR, f"{type(fault).__name__}: {fault}")
+        raise
+    finally:
+        for span in spans.values():
+            span.end()
+
+
+def _without(_: Event[Any]) -> None:
+    return None
+
+
+def _run_of(event: Event[Any]) -> str:
+    return event.runid or event.id
+
+
+def _given(pairs: Sequence[Pair]) -> re.Match[str] | None:
+    """The first well-formed `traceparent` among entries of one run."""
+    for entry, _ in pairs:
+        if found := _TRACEPARENT.match(entry.fields.get(TRACE, b"").decode("ascii", "replace")):
+            return found
+    return None
+
+
+def _start(tracer: Tracer, service: str, stream: str, pairs: Sequence[Pair]) -> Span:
+    entry, event = pairs[0]
+    given = _given(pairs)
+    parent = _remote(given[1], given[2]) if given else _of_run(_run_of(event))
+    links = [Link(_remote(other[1], other[2])) for pair in pairs[1:_LINKS] if (other := _given([pair]))]
     attributes: dict[str, Any] = {
         "messaging.system": "redis",
         "messaging.destination.name": stream,
@@ -73,12 +128,12 @@ def handling(tracer: Tracer | None, service: str, stream: str, pairs: Sequence[P
         "asof.deliveries": entry.deliveries,
     }
     context = set_span_in_context(NonRecordingSpan(parent))
-    with tracer.start_as_current_span(f"{service} {stream}", context, SpanKind.CONSUMER, attributes) as span:
-        for other, _ in pairs[1:_LINKS]:
-            if linked := _TRACEPARENT.match(other.fields.get(TRACE, b"").decode("ascii", "replace")):
-                span.add_link(_remote(linked[1], linked[2]))
-        own = span.get_span_context()
-        yield f"00-{own.trace_id:032x}-{own.span_id:016x}-01"
+    return tracer.start_span(f"{service} {stream}", context, SpanKind.CONSUMER, attributes, links)
+
+
+def _traceparent(span: Span) -> str:
+    own = span.get_span_context()
+    return f"00-{own.trace_id:032x}-{own.span_id:016x}-01"
 
 
 def trace_of_run(run_id: str) -> str:

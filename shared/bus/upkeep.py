@@ -47,7 +47,6 @@ async def keep_up(service: Service, bus: Bus, metrics: Metrics, settings: BusSet
             with _until_regrouped():
                 archive = archive_of(service, STREAMS[name])
                 undeclared |= await trim(bus.redis, STREAMS[name], archive, settings, undeclared)
-        metrics.blocked.set(bus.blocked_s is not None)
         with suppress(TimeoutError):
             async with asyncio.timeout(settings.upkeep_s):
                 await stopping.wait()

@@ -87,7 +87,9 @@ def _wrap(stream: str, entry_id: bytes, content: dict[str, Any]) -> Event[Payloa
     try:
         data = EVENTS[stream].model_validate(content)
     except ValidationError as fault:
-        raise ContractError(f"not a payload of {stream}: {explain(fault)}", fix=f"docs/events/{stream}.schema.json") from fault
+        raise ContractError(
+            f"not a payload of {stream}: {explain(fault)}", fix=f"docs/events/{stream}.schema.json"
+        ) from fault
     return Event.of(data, source=BY_HAND, time=time_of(entry_id), salt=name)
 
 

@@ -132,8 +132,11 @@ class Worker:
         if not fresh:
             return
         if len(fresh) > 1:
+            runs = {event.runid for _, event in fresh}
+            named = {"run_id": runs.pop()} if len(runs) == 1 else {}
             try:
-                outgoing = await self._call(fresh)
+                with structlog.contextvars.bound_contextvars(stream=self.stream, events=len(fresh), **named):
+                    outgoing = await self._call(fresh)
             except Exception as fault:  # noqa: BLE001  (one of them is to blame: the loop below finds out which)
                 log.warning("a batch failed; trying its events one by one", stream=self.stream, cause=str(fault))
             else:
@@ -179,10 +182,10 @@ class Worker:
         limit = self._settings.handler_timeout_s
         started = time.monotonic()
         try:
-            with handling(self._tracer, self.group, self.stream, pairs) as trace:
+            with handling(self._tracer, self.group, self.stream, pairs) as trace_of:
                 async with asyncio.timeout(limit):
                     outputs = await handler(argument)
-                return [Outgoing(event.stream, encode(event, trace=trace)) for event in outputs]
+                return [Outgoing(event.stream, encode(event, trace=trace_of(event))) for event in outputs]
         except TimeoutError as fault:
             if time.monotonic() - started < limit:
                 raise  # the handler's own

@@ -142,6 +142,7 @@ async def test_a_full_server_is_back_pressure_and_no_loss(
             status, reasons = await ready(with_port)
             assert status == 503
             assert any("refuses writes" in reason for reason in reasons)
+            assert "asof_bus_blocked 1.0" in await metrics(with_port)
         await redis.config_set("maxmemory", 0)
         if not guarded:
             with pytest.raises(TimeoutError):
@@ -150,6 +151,7 @@ async def test_a_full_server_is_back_pressure_and_no_loss(
         await until(lambda: applied(chain, everything), RECOVERY_S)
         assert await client.settle(own_redis.url(), timeout_s=5) == []
         assert (await ready(with_port))[0] == 200
+        assert "asof_bus_blocked 0.0" in await metrics(with_port)
         assert len(chain.fetched.events) == len(everything), "a refused transaction is repeated, not its effect"
 
 
@@ -192,6 +194,11 @@ async def ready(settings: BusSettings) -> tuple[int, list[str]]:
     async with httpx.AsyncClient(trust_env=False) as http:
         answer = await http.get(f"http://127.0.0.1:{settings.port}/ready", timeout=10)
     return answer.status_code, answer.json()["reasons"]
+
+
+async def metrics(settings: BusSettings) -> str:
+    async with httpx.AsyncClient(trust_env=False) as http:
+        return (await http.get(f"http://127.0.0.1:{settings.port}/metrics", timeout=10)).text
 
 
 @pytest.mark.parametrize("guarded", [True, False], ids=["guarded", "without a second look"])

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from redis.asyncio import Redis
 
 from shared.bus import Subscription, client
+from shared.bus.traces import spans_of_run
 from shared.bus.tracing import trace_of_run
 from shared.bus.wire import encode
+from shared.errors import IntegrityError, NotFoundError, TransientError
 from shared.events import Event
 from tests.integration.bus_parts import QUICK, Seen, attempted, run, running, service, task
 
@@ -56,6 +59,56 @@ async def test_the_spans_of_a_run_are_one_trace_from_the_first_service_to_the_la
             assert by_id[parent["parent"]]["name"] == "fetcher run-candidates"
             assert span["start_ns"] >= parent["start_ns"]
             assert span["attributes"]["asof.run_id"] == "r1"
+
+
+async def test_runs_in_one_batch_keep_their_own_traces_and_are_read_back_as_waterfalls(
+    redis_url: str, tmp_path: Path
+) -> None:
+    async def answer(events: Sequence[Event[Any]]) -> Sequence[Event[Any]]:
+        return [attempted(event.runid or "", event.data.batch) for event in events]
+
+    await client.publish(redis_url, [task(f"r{number % 2}", number) for number in range(6)])
+    audited = Seen()
+    services = (
+        service("fetcher", tmp_path, Subscription("fetch-tasks", answer, batch=True)),
+        service("auditor", tmp_path, Subscription("fetch-attempted", audited)),
+    )
+    async with running(*services, url=redis_url, settings=QUICK.model_copy(update={"traces": True})):
+        await audited.until(6)
+        assert await client.settle(redis_url, timeout_s=5) == []
+    for name in ("r0", "r1"):
+        root, *below = spans_of_run(tmp_path, name)
+        assert (root.service, root.stream, root.events, root.depth) == ("fetcher", "fetch-tasks", 3, 0)
+        assert [(span.service, span.depth, span.parent) for span in below] == [("auditor", 1, root.id)] * 3
+        assert sorted(below, key=lambda span: span.start_ns) == below
+        assert root.seconds >= 0
+
+
+async def test_a_failed_call_is_a_span_with_its_error_and_a_cut_off_line_is_no_obstacle(
+    redis_url: str, tmp_path: Path
+) -> None:
+    async def stumble(_: Event[Any], calls: int) -> Sequence[Event[Any]]:
+        if calls == 1:
+            raise TransientError("the upstream is down")
+        return []
+
+    seen = Seen(stumble)
+    fetcher = service("fetcher", tmp_path, Subscription("fetch-tasks", seen))
+    async with running(fetcher, url=redis_url, settings=QUICK.model_copy(update={"traces": True})):
+        await client.publish(redis_url, [task("r1")])
+        await seen.until(1)
+        assert await client.settle(redis_url, timeout_s=5) == []
+    (path,) = tmp_path.glob("fetcher/traces/*.jsonl")
+    with path.open("ab") as file:
+        file.write(b'{"trace":"0a')
+    first, second = spans_of_run(tmp_path, "r1")
+    assert (first.deliveries, second.deliveries, second.error) == (1, 2, None)
+    assert "the upstream is down" in (first.error or "")
+    with pytest.raises(NotFoundError, match="ASOF_BUS_TRACES"):
+        spans_of_run(tmp_path, "r2")
+    path.write_bytes(b"{}\n")
+    with pytest.raises(IntegrityError, match="is no span"):
+        spans_of_run(tmp_path, "r1")
 
 
 async def test_a_senders_trace_is_continued_with_traces_and_passed_on_without(redis_url: str, tmp_path: Path) -> None:
