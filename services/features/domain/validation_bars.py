@@ -10,6 +10,7 @@ a warning with a count                      sessions of the calendar without a b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -152,20 +153,21 @@ def price_grid(prices: NDArray[np.float64]) -> float:
 
 @cache
 def _contract() -> Any:
-    """The pandera schema of bars in order: each row with the stamp and the close of the symbol's bar before, the close
-    also after recorded adjustments."""
+    """The pandera schema of bars in order, as `_with_bar_before` shows them."""
     import pandera.pandas as pa  # takes a second to import
 
-    price = pa.Check(lambda x: np.isfinite(x) & (x > 0), name="bad_price", ignore_na=False)
+    def priced(bars: pd.DataFrame) -> pd.Series[bool]:
+        prices = bars[list(PRICES)].to_numpy()
+        bad = ~(np.isfinite(prices) & (prices > 0)).all(axis=1)
+        return pd.Series(~(bad & bars["usable"].to_numpy(dtype=bool)), index=bars.index)
+
     return pa.DataFrameSchema(
-        {
-            **{name: pa.Column(float, price, nullable=True) for name in PRICES},
-            "volume": pa.Column(float, nullable=True),
-        },
+        {name: pa.Column(float, nullable=True) for name in VALUES},
         checks=[
             pa.Check(lambda bars: bars["ts"] != bars["ts_before"], name="duplicate_bar"),
             pa.Check(lambda bars: bars["ts"] >= bars["ts_before"], name="descending_bars"),
-            pa.Check(lambda bars: ~(bars["high"] < bars["low"]), name="high_below_low"),
+            pa.Check(priced, name="bad_price"),
+            pa.Check(lambda bars: ~(bars["usable"] & (bars["high"] < bars["low"])), name="high_below_low"),
             pa.Check(lambda bars: ~(bars["adjusted"] > MOST_OF_A_CLOSE * bars["adjusted_before"]), name="toxic"),
         ],
     )
@@ -197,19 +199,29 @@ def _rejected(batch: BarsBatch, kept: NDArray[np.intp], adjusted: Adjusted) -> d
 
 
 def _with_bar_before(batch: BarsBatch, kept: NDArray[np.intp], adjusted: Adjusted) -> pd.DataFrame:
-    """The kept rows, by their number in the batch; a symbol's first row has no bar before (least stamp, NaN close)."""
-    codes, stamps, values = batch.codes[kept], batch.stamps[kept], batch.values[kept]
-    first = np.append(True, codes[1:] != codes[:-1])[: len(kept)]
-    frame = pd.DataFrame(dict(zip(VALUES, values.T, strict=True)), index=kept)
-    frame["ts"] = stamps
-    frame["ts_before"] = np.where(first, np.iinfo(np.int64).min, np.roll(stamps, 1))
-    frame["close_before"] = np.where(first, np.nan, np.roll(values[:, _CLOSE], 1))
-    frame["adjusted"] = adjusted.values[kept, _CLOSE]
-    frame["adjusted_before"] = np.where(first, np.nan, np.roll(frame["adjusted"].to_numpy(), 1))
-    return frame
+    """The rows by their number in the batch, each with the stamp of the row before it; the usable ones also with the
+    close of the usable bar before. A symbol's first row has none before (least stamp, NaN close)."""
+    frame = pd.DataFrame(dict(zip(VALUES, batch.values.T, strict=True)))
+    frame["ts"] = batch.stamps
+    frame["ts_before"] = np.where(_begins(batch.codes), np.iinfo(np.int64).min, np.roll(batch.stamps, 1))
+    first = _begins(batch.codes[kept])
+    for name, closes in (("close", batch.values[:, _CLOSE]), ("adjusted", adjusted.values[:, _CLOSE])):
+        before = np.full(len(batch), np.nan)
+        before[kept] = np.where(first, np.nan, np.roll(closes[kept], 1))
+        frame[name], frame[f"{name}_before"] = closes, before
+    usable = np.zeros(len(batch), dtype=bool)
+    usable[kept] = True
+    return frame.assign(usable=usable)
+
+
+def _begins(codes: NDArray[np.intp]) -> Mask:
+    """Where another symbol's rows begin."""
+    begins: Mask = np.append(True, codes[1:] != codes[:-1])[: len(codes)]
+    return begins
 
 
 def _explain(code: str, bar: pd.Series[Any], rows: NDArray[np.intp], batch: BarsBatch, adjusted: Adjusted) -> str:
+    move = float(bar["adjusted"]) / (float(bar["adjusted_before"]) or math.nan) - 1
     allowed_for = " after recorded adjustments" if batch.symbols[batch.codes[rows[0]]] in adjusted.applied else ""
     when = date_text(int(bar["ts"]))
     shown = f"open {bar['open']:.10g} high {bar['high']:.10g} low {bar['low']:.10g} close {bar['close']:.10g}"
@@ -219,7 +231,7 @@ def _explain(code: str, bar: pd.Series[Any], rows: NDArray[np.intp], batch: Bars
         "bad_price": f"a price that is not positive and finite on {when}: {shown}",
         "high_below_low": f"high below low on {when}: {shown}",
         "toxic": f"close went from {bar['close_before']:.10g} to {bar['close']:.10g} on {when}, "
-        f"{bar['adjusted'] / bar['adjusted_before'] - 1:+,.0%}{allowed_for}, more than +{MOST_OF_A_CLOSE - 1:.0%}",
+        f"{move:+,.0%}{allowed_for}, more than +{MOST_OF_A_CLOSE - 1:.0%}",
     }[code]
     return text if len(rows) == 1 else f"{text}; and {_counted(batch.stamps[rows[1:]], 'more')}"
 

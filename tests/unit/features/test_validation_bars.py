@@ -70,6 +70,14 @@ def test_bars_that_descend_reject_the_symbol():
     assert "2021-02-03" in finding.message
 
 
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_a_bar_that_was_set_aside_still_has_a_stamp_that_nobody_else_may_have(value):
+    frame = made.bars()
+    empty = frame.iloc[[30]] * value
+    assert rejection(pd.concat([frame.iloc[:31], empty, frame.iloc[31:]])).code == "duplicate_bar"
+    assert rejection(pd.concat([frame.iloc[:40], empty, frame.iloc[40:]])).code == "descending_bars"
+
+
 def test_a_repeated_stamp_that_is_not_adjacent_is_found_too():
     frame = made.bars()
     assert rejection(pd.concat([frame, frame.iloc[[3]]])).code == "descending_bars"
