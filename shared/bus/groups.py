@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ResponseError
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+
+_ALL_OF_ONE = 10_000
 
 
 async def ensure_groups(redis: Redis, wanted: Iterable[tuple[str, str]]) -> None:
@@ -19,6 +21,12 @@ async def ensure_groups(redis: Redis, wanted: Iterable[tuple[str, str]]) -> None
         for answer in await pipe.execute(raise_on_error=False):
             if isinstance(answer, Exception) and "BUSYGROUP" not in str(answer):
                 raise answer
+
+
+async def held_by(redis: Redis, stream: str, group: str, consumer: str) -> set[bytes]:
+    """The ids of what the group's pending list says this consumer holds."""
+    rows: Any = await redis.xpending_range(stream, group, min="-", max="+", count=_ALL_OF_ONE, consumername=consumer)
+    return {row["message_id"] for row in rows}
 
 
 def is_lost(fault: ResponseError) -> bool:

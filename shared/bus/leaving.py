@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from redis.exceptions import RedisError
 
+from shared.bus.groups import held_by
 from shared.bus.publishing import Bus
 from shared.bus.reader import Reader
 from shared.bus.settings import BusSettings
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger("asof.bus")
 
 _LONGEST_S = 2.0
-_ALL_OF_ONE = 10_000
 
 # Checked and removed in one step: XGROUP DELCONSUMER would drop what the consumer still has pending.
 REMOVE_IF_DONE = """
@@ -46,11 +46,10 @@ async def leave(redis: Redis, readers: Sequence[Reader], buses: Sequence[Bus], s
 
 async def _give_back(redis: Redis, reader: Reader, settings: BusSettings) -> None:
     stream, group = reader.worker.stream, reader.worker.group
-    rows = await redis.xpending_range(stream, group, min="-", max="+", count=_ALL_OF_ONE, consumername=reader.consumer)
-    if rows:
+    ids: list[Any] = list(await held_by(redis, stream, group, reader.consumer))
+    if ids:
         # As idle as an abandoned one, so that nobody has to wait for it.
         idle_ms = int(settings.min_idle_s * 1000) + 1
-        ids: list[Any] = [row["message_id"] for row in rows]
         await redis.xclaim(stream, group, reader.consumer, 0, ids, idle=idle_ms, justid=True)
     else:
         await redis.eval(REMOVE_IF_DONE, 1, stream, group, reader.consumer, 0)

@@ -16,7 +16,7 @@ import structlog
 from redis.exceptions import ResponseError
 
 from shared.bus.entries import Entry
-from shared.bus.groups import is_lost
+from shared.bus.groups import held_by, is_lost
 from shared.bus.names import died_here
 from shared.bus.settings import BusSettings
 from shared.bus.worker import Worker
@@ -73,9 +73,12 @@ class Reclaimer:
             if held.retry_at is not None and held.retry_at <= now
         }
         for consumer in {held.consumer for held in due.values()}:
-            deliveries = {entry_id: held.deliveries for entry_id, held in due.items() if held.consumer == consumer}
-            entries = await self._claim(consumer, deliveries, min_idle_ms=0)
-            for entry_id in deliveries:
+            waited = {entry_id: held.deliveries for entry_id, held in due.items() if held.consumer == consumer}
+            # This process may have been stopped for a while: what was taken over is left to its new owner.
+            owned = await held_by(self._redis, self._worker.stream, self._worker.group, consumer)
+            ours = {entry_id: count for entry_id, count in waited.items() if entry_id in owned}
+            entries = await self._claim(consumer, ours, min_idle_ms=0)
+            for entry_id in waited:
                 self._worker.held.pop(entry_id, None)
             await self._handle(entries)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from redis.exceptions import ResponseError
 
-from shared.bus.groups import ensure_groups, is_lost
+from shared.bus.groups import ensure_groups, held_by, is_lost
 from shared.bus.publishing import Bus
 from shared.bus.reader import Reader
 from shared.bus.settings import BusSettings
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 log = structlog.get_logger("asof.bus")
-
-_ALL_OF_ONE = 10_000
 
 
 async def watch(
@@ -73,10 +71,7 @@ async def beat(redis: Redis, worker: Worker, settings: BusSettings) -> None:
     mine = {entry_id: held for entry_id, held in worker.held.items() if held.since <= old}
     for consumer in {held.consumer for held in mine.values()}:
         held_here: list[Any] = [entry_id for entry_id, held in mine.items() if held.consumer == consumer]
-        rows = await redis.xpending_range(
-            worker.stream, worker.group, min="-", max="+", count=_ALL_OF_ONE, consumername=consumer
-        )
-        owned = {row["message_id"] for row in rows}
+        owned = await held_by(redis, worker.stream, worker.group, consumer)
         if kept := [entry_id for entry_id in held_here if entry_id in owned]:
             await redis.xclaim(worker.stream, worker.group, consumer, 0, kept, justid=True)
         for entry_id in held_here:

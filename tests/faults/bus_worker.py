@@ -12,8 +12,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -31,9 +32,10 @@ from shared.bus import (
     run_services,
     runner,
     watch,
+    wire,
     worker,
 )
-from shared.errors import TerminalError, TransientError
+from shared.errors import ContractError, TerminalError, TransientError
 from shared.events import Event
 from tests.integration.bus_parts import QUICK, attempted
 
@@ -64,6 +66,16 @@ def take_off(guard: str, put: Callable[[object, str, object], None] = setattr) -
                 finish(pipe)
             await pipe.execute(raise_on_error=False)
 
+    async def all_or_nothing(self: Any, entries: Sequence[Any]) -> None:
+        try:
+            for entry in entries:
+                wire.decode(self.stream, entry.id, entry.fields, cap=1 << 30)
+        except ContractError:
+            return  # as a typed batch does: the fault is logged, the whole batch stays pending
+        await handle(self, entries)
+
+    handle = worker.Worker.handle
+
     async def all_of_it(_: object, pairs: list[Any]) -> list[Any]:
         return pairs
 
@@ -84,6 +96,10 @@ def take_off(guard: str, put: Callable[[object, str, object], None] = setattr) -
         case "outbox":
             put(outbox.Outbox, "write", lambda self, _: self._folder / "unwritten")
             put(outbox.Outbox, "sent", staticmethod(lambda path: path.unlink(missing_ok=True)))
+        case "validation one by one":
+            put(worker.Worker, "handle", all_or_nothing)
+        case "graceful stop":
+            put(runner, "_stopped_by_signals", lambda: nullcontext(asyncio.Event()))
         case "ownership":
             put(worker.Worker, "_still_held", lambda *_: asyncio.sleep(0, True))
         case _:
@@ -104,9 +120,25 @@ async def apply(event: Event[Any], *, folder: Path, crash: str | None, slow_s: f
     with (folder / "appended").open("a") as lines:
         lines.write(f"{batch}\n")
     (folder / "effects" / str(batch)).touch()
+    if crash in ("in the transaction", "between publication and acknowledgement") and batch == CRASHES_AT and first:
+        die_before_acknowledging(transaction=crash == "in the transaction")
     if crash == "after the effect" and batch == CRASHES_AT and first:
         die()
     return [attempted(event.data.run_id, batch)]
+
+
+def die_before_acknowledging(*, transaction: bool) -> None:
+    """From now on a commit adds its events and dies before it acknowledges: within a transaction or without one."""
+
+    async def commit(self: Any, outgoing: Sequence[Any], finish: Any = None) -> None:
+        connection = await self.redis.connection_pool.get_connection()
+        commands = [("XADD", item.stream, "*", *chain.from_iterable(item.fields.items())) for item in outgoing]
+        for command in [("MULTI",), *commands] if transaction else commands:
+            await connection.send_command(*command)
+            await connection.read_response()
+        die()
+
+    publishing.Bus.commit = commit  # type: ignore[method-assign, assignment]
 
 
 async def announce(*, folder: Path, crash: str | None) -> list[Event[Any]]:

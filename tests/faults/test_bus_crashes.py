@@ -68,6 +68,16 @@ async def test_kill_9_after_the_effect_means_two_attempts_and_one_effect(redis_u
     assert (tmp_path / "appended").read_text().split().count(str(CRASHES_AT)) == 2
 
 
+@pytest.mark.parametrize("guarded", [True, False], ids=["guarded", "without the transaction"])
+async def test_kill_9_between_publication_and_acknowledgement_publishes_once(
+    redis_url: str, tmp_path: Path, guarded: bool
+) -> None:
+    crash = "in the transaction" if guarded else "between publication and acknowledgement"
+    crew = await crash_and_restart(redis_url, tmp_path, crash)
+    assert crew.effects() == set(range(EVENTS))
+    assert Answers.of(redis_url).batches[CRASHES_AT] == (1 if guarded else 2)
+
+
 @pytest.mark.parametrize("guarded", [True, False], ids=["guarded", "without the outbox"])
 async def test_a_crash_between_outbox_and_publication_loses_nothing(
     redis_url: str, tmp_path: Path, guarded: bool
@@ -109,6 +119,20 @@ async def test_sigterm_and_scaling_under_load_lose_nothing_and_share_the_work(re
     assert crew.effects() == set(range(1000))
     assert max(crew.attempts().values()) == 1, "a stop finishes what is in flight and gives the rest back unattempted"
     assert min(shares.values()) >= 40, f"a replica starved: {shares}"
+
+
+async def test_without_a_graceful_stop_what_was_in_flight_is_attempted_twice(redis_url: str, tmp_path: Path) -> None:
+    guard = ("--slow", "0.02", "--without", "graceful stop")
+    with Crew(redis_url, tmp_path) as crew:
+        worker = crew.start(*guard)
+        await client.publish(redis_url, [task("r1", batch) for batch in range(50)])
+        await until(lambda: _done(crew, 10), 20)
+        worker.terminate()
+        assert worker.wait(20) == -15
+        crew.start("--slow", "0")
+        await settled(redis_url)
+    assert crew.effects() == set(range(50))
+    assert max(crew.attempts().values()) == 2
 
 
 async def _done(crew: Crew, count: int) -> bool:

@@ -61,7 +61,12 @@ BAD: list[tuple[str, dict[bytes, bytes], str]] = [
 ]
 
 
-async def test_each_kind_of_bad_entry_is_dead_lettered_with_its_reason(redis_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("guarded", [True, False], ids=["guarded", "without validation one by one"])
+async def test_each_kind_of_bad_entry_is_dead_lettered_with_its_reason(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guarded: bool
+) -> None:
+    if not guarded:
+        take_off("validation one by one", monkeypatch.setattr)
     seen = Seen()
     async with Redis.from_url(redis_url) as redis:
         for number, (_, fields, _) in enumerate(BAD):
@@ -69,6 +74,10 @@ async def test_each_kind_of_bad_entry_is_dead_lettered_with_its_reason(redis_url
             await redis.xadd("fetch-tasks", dict(fields))
         fetcher = service("fetcher", tmp_path, Subscription("fetch-tasks", seen))
         async with running(fetcher, url=redis_url, settings=SMALL):
+            if not guarded:
+                with pytest.raises(TimeoutError):
+                    await until(lambda: letters_are(redis, len(BAD)), HOPELESS_S)
+                return
             await seen.until(len(BAD))
             await until(lambda: letters_are(redis, len(BAD)))
         assert await pending(redis_url, "fetch-tasks", "fetcher") == 0

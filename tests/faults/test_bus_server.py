@@ -16,7 +16,7 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from shared.bus import Bus, Subscription, client
+from shared.bus import Bus, Subscription, client, health
 from shared.bus.settings import BusSettings
 from shared.errors import ContractError, TransientError
 from shared.events import Event
@@ -155,13 +155,24 @@ async def test_a_full_server_is_back_pressure_and_no_loss(
         assert len(chain.fetched.events) == len(everything), "a refused transaction is repeated, not its effect"
 
 
-async def test_a_stopped_server_delays_everything_and_loses_nothing(own_redis: RedisServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("guarded", [True, False], ids=["guarded", "without a limit to the answer"])
+async def test_a_stopped_server_delays_everything_and_loses_nothing(
+    own_redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guarded: bool
+) -> None:
+    if not guarded:
+        monkeypatch.setattr(health, "_ANSWER_S", 1e9)
     chain = Chain(tmp_path)
     with_port = QUICK.model_copy(update={"port": free_port()})
     async with running(*chain.services, url=own_redis.url(), settings=with_port):
         load = asyncio.create_task(publish_whatever_happens(own_redis.url(), [task("r1", b) for b in range(100)]))
         await chain.audited.until(25)
         own_redis.pause()
+        if not guarded:
+            with pytest.raises(httpx.ReadTimeout):
+                await ready(with_port, timeout_s=3)
+            own_redis.resume()
+            await load
+            return
         status, reasons = await ready(with_port)
         assert status == 503
         assert "does not answer" in reasons[0]
@@ -190,9 +201,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def ready(settings: BusSettings) -> tuple[int, list[str]]:
+async def ready(settings: BusSettings, *, timeout_s: float = 10) -> tuple[int, list[str]]:
     async with httpx.AsyncClient(trust_env=False) as http:
-        answer = await http.get(f"http://127.0.0.1:{settings.port}/ready", timeout=10)
+        answer = await http.get(f"http://127.0.0.1:{settings.port}/ready", timeout=timeout_s)
     return answer.status_code, answer.json()["reasons"]
 
 

@@ -13,13 +13,13 @@ import pytest
 from redis.asyncio import Redis
 
 from shared.bus import Subscription, client
-from shared.bus.upkeep import trim
-from shared.errors import StaleEpochError
+from shared.bus.upkeep import reap, trim
+from shared.errors import StaleEpochError, TransientError
 from shared.events import Event
 from shared.streams import STREAMS
 from tests.faults.bus_crew import Crew
 from tests.faults.bus_worker import take_off
-from tests.faults.test_bus_crashes import settled
+from tests.faults.test_bus_crashes import HOPELESS_S, settled
 from tests.integration.bus_parts import QUICK, Seen, attempted, running, service, task, until
 
 
@@ -74,14 +74,20 @@ async def test_a_worker_that_lost_its_event_does_not_dead_letter_it(
         assert await redis.xlen("dead-letters") == (0 if guarded else 1)
 
 
+@pytest.mark.parametrize("guarded", [True, False], ids=["guarded", "without the reclaimer"])
 async def test_a_worker_stopped_in_its_handler_is_replaced_and_its_effect_is_one(
-    redis_url: str, tmp_path: Path
+    redis_url: str, tmp_path: Path, guarded: bool
 ) -> None:
     with Crew(redis_url, tmp_path) as crew:
         frozen = crew.start("--slow", "0.1")
         await client.publish(redis_url, [task("r1", batch) for batch in range(10)])
         await until(lambda: _attempted(crew))
         os.kill(frozen.pid, signal.SIGSTOP)
+        if not guarded:
+            crew.start("--slow", "0", "--without", "reclaimer")
+            with pytest.raises(TimeoutError):
+                await settled(redis_url, HOPELESS_S)
+            return
         crew.start("--slow", "0")
         await settled(redis_url)
         os.kill(frozen.pid, signal.SIGCONT)
@@ -91,6 +97,64 @@ async def test_a_worker_stopped_in_its_handler_is_replaced_and_its_effect_is_one
     assert crew.effects() == set(range(10))
     async with Redis.from_url(redis_url) as redis:
         assert await redis.xlen("dead-letters") == 0
+
+
+async def test_a_worker_that_lost_a_failed_event_does_not_deliver_it_again(redis_url: str, tmp_path: Path) -> None:
+    """It failed, was to be tried again, its process was stopped, and another one took it over meanwhile."""
+
+    async def fail(_: Event[Any], __: int) -> Sequence[Event[Any]]:
+        raise TransientError("not yet")
+
+    seen = Seen(fail)
+    patient = QUICK.model_copy(update={"retry_first_s": 0.3, "retry_most_s": 0.3, "min_idle_s": 60})
+    async with (
+        running(service("fetcher", tmp_path, Subscription("fetch-tasks", seen)), url=redis_url, settings=patient),
+        Redis.from_url(redis_url) as redis,
+    ):
+        await client.publish(redis_url, [task("r1", 1)])
+        await until(lambda: _any([seen]))
+        (row,) = await redis.xpending_range("fetch-tasks", "fetcher", "-", "+", 1)
+        await redis.xclaim("fetch-tasks", "fetcher", "another", 0, [row["message_id"]])
+        await asyncio.sleep(0.8)
+        (row,) = await redis.xpending_range("fetch-tasks", "fetcher", "-", "+", 1)
+    assert row["consumer"] == b"another"
+    assert len(seen.events) == 1
+
+
+@pytest.mark.parametrize("bounded", [True, False], ids=["bounded", "without a bound to reading ahead"])
+async def test_a_slow_replica_leaves_the_others_their_share(redis_url: str, tmp_path: Path, bounded: bool) -> None:
+    async def work(_: Event[Any], __: int) -> Sequence[Event[Any]]:
+        await asyncio.sleep(0.01)
+        return []
+
+    seen = [Seen(work), Seen(work)]
+    settings = QUICK if bounded else QUICK.model_copy(update={"read_ahead_s": 1e6})
+    first, second = (service("fetcher", tmp_path, Subscription("fetch-tasks", one, max_records=500)) for one in seen)
+    async with (
+        running(first, url=redis_url, settings=settings),
+        running(second, url=redis_url, settings=settings),
+    ):
+        await client.publish(redis_url, [task("r1", batch) for batch in range(100)])
+        assert await client.settle(redis_url, timeout_s=10) == []
+    shares = sorted(len(one.events) for one in seen)
+    assert sum(shares) == 100
+    assert shares[0] >= 25 if bounded else shares[0] < 10
+
+
+@pytest.mark.parametrize("by_bus", [True, False], ids=["by the bus", "by DELCONSUMER alone"])
+async def test_reaping_a_dead_consumer_keeps_what_it_held(redis_url: str, tmp_path: Path, by_bus: bool) -> None:
+    async with Redis.from_url(redis_url) as redis:
+        await redis.xgroup_create("fetch-tasks", "fetcher", id="0", mkstream=True)
+        await client.publish(redis_url, [task("r1", 1)])
+        await redis.xreadgroup("fetcher", "dead", {"fetch-tasks": ">"})
+        if by_bus:
+            await reap(redis, "fetcher", "fetch-tasks", QUICK.model_copy(update={"reap_after_s": 1e-9}))
+        else:
+            await redis.xgroup_delconsumer("fetch-tasks", "fetcher", "dead")
+    seen = Seen()
+    async with running(service("fetcher", tmp_path, Subscription("fetch-tasks", seen)), url=redis_url):
+        assert await client.settle(redis_url, timeout_s=5) == []
+    assert len(seen.events) == (1 if by_bus else 0)
 
 
 @pytest.mark.parametrize("by_bus", [True, False], ids=["by the slowest group", "by MAXLEN"])
