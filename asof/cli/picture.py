@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from asof.traces import Span
     from asof.verdict import Verdict
+    from shared.bus.traces import Span
 
 _BAR_WIDTH = 40
 _COLOURS = {"granted": "green", "blocked": "red"}
@@ -35,21 +35,19 @@ def draw_verdict(console: Console, verdict: Verdict, *, at_most: int | None = No
 
 
 def draw_waterfall(console: Console, spans: list[Span]) -> None:
-    """A line a handler call: when it began and how long it took, as a bar along the run's time."""
-    end = max(span.start_ms + span.took_ms for span in spans)
-    names = ["  " * span.depth + span.name for span in spans]
+    """A line a handler call: ms until it began, ms it took, and both as a bar along the run's time."""
+    first, last = min(span.start_ns for span in spans), max(span.end_ns for span in spans)
+    names = [f"{'  ' * span.depth}{span.service} {span.stream}" for span in spans]
     width = max(map(len, names))
     room = max(console.width - width - 24, 10)
     for name, span in zip(names, spans, strict=True):
-        before = int(span.start_ms / end * room)
-        bar = max(1, round(span.took_ms / end * room))
+        before = int((span.start_ns - first) / (last - first) * room)
+        bar = max(1, round((span.end_ns - span.start_ns) / (last - first) * room))
+        drawn = " " * before + "█" * min(bar, max(room - before, 1))
         again = f"  delivery {span.deliveries}" if span.deliveries > 1 else ""
-        drawn = " " * before + "█" * min(bar, room - before)
-        console.print(
-            f"{name:{width}} {span.start_ms:9,.0f} {span.took_ms:8,.1f} ms {drawn}{again}",
-            style="red" if span.error else None,
-            soft_wrap=True,
-        )
+        began, took = (span.start_ns - first) / 1e6, span.seconds * 1e3
+        style = "red" if span.error else None
+        console.print(f"{name:{width}} {began:9,.0f} {took:8,.1f} ms {drawn}{again}", style=style, soft_wrap=True)
         if span.error:
             console.print(f"{'':{width}} {span.error}", style="red", soft_wrap=True)
 

@@ -109,9 +109,9 @@ def show(
     if trace:
         from dataclasses import asdict
 
-        from asof.traces import spans_of_run
+        from shared.bus.traces import spans_of_run
 
-        spans = spans_of_run(open_lake().home, run_id)
+        spans = spans_of_run(open_lake().home.state, run_id)
         emit([asdict(span) for span in spans], as_json=as_json, render=lambda console: draw_waterfall(console, spans))
         return
     verdict = read_verdict(open_lake().run(run_id))

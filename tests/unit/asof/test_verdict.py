@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from asof.cli.picture import draw_verdict
+from asof.cli.picture import draw_verdict, draw_waterfall
 from asof.demo.picture import sparkline
 from asof.follow import Progress
 from asof.verdict import Verdict
+from shared.bus.traces import Span
 from shared.events import Event, FeaturesPromoted, Rules
 
 
@@ -98,3 +99,17 @@ def test_a_promotion_that_was_seen_completes_a_verdict_that_was_read_too_early()
     early = verdict(decision="granted")
     assert (progress.completed(early).promoted_version, progress.completed(early).catalog_version) == (7, 3)
     assert Progress("r", 1).completed(early) is early
+
+
+def test_a_waterfall_shows_each_call_under_its_cause_with_repeated_deliveries_and_errors():
+    def span(name: str, start: int, end: int, depth: int, deliveries: int = 1, error: str | None = None) -> Span:
+        times = {"start_ns": start * 1_000_000, "end_ns": end * 1_000_000}
+        return Span(name, None, "fetcher", name, **times, events=1, deliveries=deliveries, error=error, depth=depth)
+
+    console = Console(file=io.StringIO(), width=80, highlight=False, markup=False)
+    draw_waterfall(console, [span("run-candidates", 0, 10, 0), span("fetch-tasks", 10, 100, 1, 2, "no host")])
+    cause, effect, error = console.file.getvalue().splitlines()
+    assert cause.split()[:4] == ["fetcher", "run-candidates", "0", "10.0"]
+    assert effect.startswith("  fetcher fetch-tasks")
+    assert effect.endswith("█  delivery 2")
+    assert error.strip() == "no host"
