@@ -120,8 +120,7 @@ async def _attempt_all(task: FetchTask, memory: RunMemory, bounds: Attempts, att
         started_at = bounds.clock()
         faults = await attempt(task, open_symbols)
         failures = {
-            symbol: failure_of(fault, attempts=idx, fix=f"asof retry {task.run_id}" if fault.retryable else None)
-            for symbol, fault in faults.items()
+            symbol: failure_of(fault, attempts=idx, fix=_next_command(task, fault)) for symbol, fault in faults.items()
         }
         report = FetchAttempted(
             run_id=task.run_id,
@@ -146,6 +145,13 @@ async def _attempt_all(task: FetchTask, memory: RunMemory, bounds: Attempts, att
             final = {symbol: failure for symbol, failure in final.items() if symbol not in retried}
             await bounds.sleep(bounds.backoff.wait(idx, bounds.random))
     return final
+
+
+def _next_command(task: FetchTask, fault: PipelineError) -> str | None:
+    if not fault.retryable:
+        return fault.fix
+    again = f"asof retry {task.run_id}"
+    return f"{fault.fix}, then {again}" if fault.fix else again
 
 
 def _failed_metadata(task: FetchTask, failures: Mapping[str, Failure], now: datetime) -> list[SymbolMetadata]:

@@ -74,7 +74,7 @@ class Settings(BaseSettings):
             return None
         try:
             return self.ws_token_file.read_text(encoding="utf-8").strip()
-        except OSError as fault:
+        except (OSError, UnicodeDecodeError) as fault:
             raise ContractError(
                 "ASOF_FETCHER_WS_TOKEN_FILE cannot be read", cause=str(fault), fix="check the path and its mode"
             ) from fault

@@ -11,6 +11,7 @@ from functools import partial
 from random import Random
 
 import pytest
+import structlog
 from websockets.asyncio.server import serve
 
 from services.fetcher import handlers
@@ -18,7 +19,7 @@ from services.fetcher.adapters.bar_store import LakehouseBars
 from services.fetcher.adapters.frames import call, frame, read_frames
 from services.fetcher.adapters.local_pace import LocalBudget, LocalPace
 from services.fetcher.adapters.memory import FileMemory
-from services.fetcher.adapters.scanner_ws import ScannerBars, SocketCaps
+from services.fetcher.adapters.scanner_ws import ANONYMOUS, ScannerBars, SocketCaps
 from services.fetcher.domain.attempts import Backoff
 from services.fetcher.domain.faults import (
     BadRequest,
@@ -31,9 +32,11 @@ from services.fetcher.domain.faults import (
     Unreachable,
     Unsupported,
     Untrusted,
+    failure_of,
 )
 from services.fetcher.hydrate import BarsFrom, attempt_bars
 from services.fetcher.ports import BarsSent, BarsWanted
+from services.fetcher.settings import Settings
 from shared.bars import BarsTable
 from shared.events import Event, FetchTask
 from shared.paths import Home
@@ -41,6 +44,7 @@ from shared.paths import Home
 NOW = datetime(2021, 12, 15, 8, 30, tzinfo=UTC)
 REPLAY = {"X-Asof-Replay": "1", "Date": "Wed, 15 Dec 2021 08:30:00 GMT"}
 CAPS = SocketCaps(open_s=1, silence_s=0.4, series_s=1.5, message_bytes=2**18, bars=5000, history=5000)
+SECRET = "eyJhbGciOiJSUzUxMiJ9.c2VjcmV0.c2lnbmF0dXJl"
 OUR_CLOCK = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -56,6 +60,7 @@ class Chart:
         self.misbehave = misbehave or {}
         self.most = 10_000  # bars in one answer
         self.created = []
+        self.tokens = []
         self.connections = self.open = self.most_open = self.heartbeats = self.at_once = 0
 
     async def __call__(self, socket):
@@ -72,6 +77,8 @@ class Chart:
                         continue
                     asked = json.loads(payload)
                     method, params = asked["m"], asked["p"]
+                    if method == "set_auth_token":
+                        self.tokens.append(params[0])
                     if method == "resolve_symbol":
                         names[params[1]] = json.loads(params[2][1:])["symbol"]
                         await self.resolve(socket, params, names[params[1]])
@@ -312,6 +319,38 @@ async def test_a_fault_costs_its_symbol_alone_and_is_bounded(behaviour, expected
     assert got["PSE:BAD"].host
     assert [isinstance(got[f"PSE:S{i}"], BarsSent) for i in range(3)] == [True] * 3
     assert time.monotonic() - began < 4
+
+
+async def quoting(socket, chart, series, turn):
+    """What a careless server says of a session it does not like."""
+    await socket.send(call("critical_error", chart, "bad_session", f"token {SECRET} has expired"))
+    return True
+
+
+async def test_a_session_token_is_read_from_its_file_and_told_to_the_chart_and_to_nobody_else(tmp_path, caplog):
+    (tmp_path / "token").write_text(f"{SECRET}\n")
+    settings = Settings(ws_token_file=tmp_path / "token")
+    chart = Chart(universe(1), {"PSE:BAD": quoting})
+    got = {}
+
+    async def sink(symbol, outcome):
+        got[symbol] = outcome
+
+    with structlog.testing.capture_logs() as log:
+        async with serving(chart) as url:
+            bars = ScannerBars(url, LocalPace(), lambda: OUR_CLOCK, CAPS, origin=None, token=settings.ws_token())
+            await bars.fetch([BarsWanted(symbol, "1d", None, NOW) for symbol in ("PSE:S0", "PSE:BAD")], sink, workers=1)
+    assert chart.tokens == [SECRET]
+    failure = failure_of(got["PSE:BAD"], attempts=1).model_dump_json()
+    assert "token … has expired" in failure
+    assert SECRET not in f"{failure} {got['PSE:BAD']!r} {log} {caplog.text} {settings!r}"
+
+
+async def test_without_a_token_nobody_in_particular_asks():
+    chart = Chart(universe(1))
+    async with serving(chart) as url:
+        await fetch(url, "PSE:S0")
+    assert chart.tokens == [ANONYMOUS]
 
 
 async def test_bars_of_another_series_are_not_taken_for_ours():

@@ -154,13 +154,17 @@ class RedisPace:
             if outcome == _CLOSED and down_ms / 1000 > self._outage_s:
                 raise Paused(
                     f"{venue} has not answered for {down_ms / 1000:.0f} s and is asked again in {wait:.0f} s",
-                    host=venue, retry_after=wait, fix="asof doctor, then `asof retry RUN`",
-                )  # fmt: skip
+                    host=venue,
+                    retry_after=wait,
+                    fix="asof doctor",
+                )
             if outcome == _CLOSED and waited + wait > self._patience_s:
                 raise Paused(
-                    f"{venue} asked for a pause of another {wait:.0f} s", host=venue, retry_after=wait,
-                    fix="wait, then `asof retry RUN`",
-                )  # fmt: skip
+                    f"{venue} asked for a pause of another {wait:.0f} s",
+                    host=venue,
+                    retry_after=wait,
+                    fix=f"wait {wait:.0f} s",
+                )
             # A little more than asked, by chance, so that those who wait do not all come at once.
             wait = _POLL_S * (1 + self._random.random()) if outcome == _FULL else wait + self._random.random() * 0.005
             if outcome == _CLOSED:

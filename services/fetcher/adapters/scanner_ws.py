@@ -254,11 +254,11 @@ class _Connection:
                 timezone = safe_text(described.get("timezone"), "timezone", **where)
                 session = safe_text(described.get("session"), "session", **where)
             elif method == "symbol_error" and is_about(params, name):
-                raise UnknownSymbol(f"the chart does not know it: {words(params[2:])}", **where)
+                raise UnknownSymbol(f"the chart does not know it: {self._said(params[2:])}", **where)
             elif method == "series_error" and is_about(params, series):
-                raise BadRequest(f"the series failed: {words(params[2:])}", **where)
+                raise BadRequest(f"the series failed: {self._said(params[2:])}", **where)
             elif method in {"critical_error", "protocol_error"}:
-                raise ServerFault(f"{method}: {words(params)}", **where)
+                raise ServerFault(f"{method}: {self._said(params)}", **where)
             elif method == "series_completed" and is_about(params, series):
                 return BarsSent(make_rows(rows), self._host, self._observed_at, timezone, session)
 
@@ -283,6 +283,10 @@ class _Connection:
             except ConnectionClosed as fault:
                 raise Unreachable("the connection was closed half-way", host=self._host, cause=str(fault)) from fault
             self._pending = read_frames(message)
+
+    def _said(self, params: list[Any]) -> str:
+        # An upstream may quote what it was sent; whose session this is stays out of events and logs.
+        return words([str(part).replace(self._token, "…") for part in params])
 
     async def _send(self, *frames: str) -> None:
         try:

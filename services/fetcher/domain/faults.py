@@ -132,5 +132,5 @@ def failure_of(fault: PipelineError, *, attempts: int, fix: str | None = None) -
         host=getattr(fault, "host", None),
         status=getattr(fault, "status", None),
         attempts=attempts,
-        fix=fault.fix or fix,
+        fix=fix or fault.fix,
     )

@@ -13,7 +13,7 @@ from services.fetcher.adapters.local_pace import LocalBudget
 from services.fetcher.adapters.memory import FileMemory
 from services.fetcher.describe import attempt_metadata
 from services.fetcher.domain.attempts import Backoff
-from services.fetcher.domain.faults import RateLimited, TimedOut, UnknownSymbol
+from services.fetcher.domain.faults import RateLimited, TimedOut, UnknownSymbol, Unreachable
 from services.fetcher.domain.record import Described
 from shared.errors import ContractError
 from shared.events import Event, FetchTask, RunCandidates
@@ -180,6 +180,15 @@ async def test_attempts_are_bounded_and_the_last_error_is_the_outcome(memory):
     assert len(slept) == 2
     assert 0 <= slept[0] <= 0.5
     assert 0 <= slept[1] <= 1.0
+
+
+async def test_the_next_command_is_the_faults_own_and_then_to_fetch_again_where_that_may_help(memory):
+    refused = [Unreachable("refused", host="h", fix="asof doctor") for _ in range(3)]
+    silent = [TimedOut("silent", host="h") for _ in range(3)]
+    source = Descriptions({"PSE:A": refused, "PSE:B": silent, "PSE:C": [UnknownSymbol("unknown", host="h")]})
+    published, _ = await fetch(task("PSE:A", "PSE:B", "PSE:C"), memory, source)
+    fixes = {one.symbol: one.failure.fix for one in by_stream(published, "symbol-metadata")}
+    assert fixes == {"PSE:A": "asof doctor, then asof retry r1", "PSE:B": "asof retry r1", "PSE:C": None}
 
 
 async def test_a_fault_of_the_whole_request_is_every_symbols(memory):
