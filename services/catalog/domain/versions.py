@@ -138,7 +138,7 @@ class Timeline:
     @property
     def versions(self) -> list[Version]:
         """Oldest first, contiguous, no two equal neighbours."""
-        ends = [*(row.start for row in self.rows[1:]), None]
+        ends = [*(row.start for row in self.rows[1:]), None] if self.rows else []
         return [
             Version(
                 self.key,
