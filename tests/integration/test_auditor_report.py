@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from shared import events as e
+from shared.tables import Changes, NewSegment, open_table
 from tests.integration.auditor_house import House, failure
 
 WAIVER = {"stage": "bars", "reason": "never traded <b>&", "approver": "ben", "expires": "2022-01-31"}
@@ -149,3 +150,28 @@ def test_a_staged_file_that_is_no_parquet_leaves_the_rest_of_the_report(house: H
     text = read(house)
     assert "Rating changes" not in text
     assert "<h2>Proof</h2>" in text
+
+
+def test_how_far_the_ratings_are_from_the_screeners_comes_from_the_promotion_record(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    house = House(tmp_path / "data")
+    house.start(["PSE:JFC", "PSE:BDO"])
+    house.note(*house.all_of(["PSE:JFC", "PSE:BDO"]))
+    table = open_table(house.home.features_table("1d", "screener"))
+    parity = {
+        "badge": "parity 1e-6: 1 of 2",
+        "differences": {"PSE:BDO": {"recommend_all": 0.0}, "PSE:JFC": {"recommend_all": -0.25, "recommend_ma": 0.5}},
+    }
+    changes = Changes(append=(NewSegment(pa.table({"symbol": ["PSE:JFC"]}), ("PSE:JFC",)),))
+    version = table.commit(0, changes, meta={"run_id": "r1", "parity": parity})
+    assert "Parity" not in read(house)
+    pair = {"feature_version": version, "parent": 0, "catalog_version": 1, "symbols": 2, "rows": 2}
+    rules = e.Rules(name="screener", version="1")
+    house.note(house.event(e.FeaturesPromoted(run_id="r1", interval="1d", rules=rules, **pair)))
+    text = read(house)
+    section = text[text.index("Parity with the screener") :]
+    assert "parity 1e-6: 1 of 2" in section
+    assert section.index("PSE:JFC") < section.index("PSE:BDO")
+    assert "-0.250000" in section
+    assert read(house) == text

@@ -6,11 +6,10 @@ same bytes; the entry that records its hash comes after all that it shows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib import resources
-from typing import Any
 
 from services.auditor.adapters.report_pictures import coverage_matrix, sparkline, stage_bars
 from services.auditor.domain.alerts import command_for, grouped
@@ -20,6 +19,7 @@ from services.auditor.domain.manifest import RunManifest
 from shared.clock import format_instant
 
 _NAMED = 400
+_SHOWN = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,21 @@ class RatingChange:
     recent: tuple[float, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """Local ratings minus the screener's of the same closed bar, by symbol and feature; `badge` sums it up."""
+
+    badge: str
+    differences: Mapping[str, Mapping[str, float]]
+
+
 def render(
     manifest: RunManifest,
     coverage: Coverage,
     entries: Sequence[Entry],
     *,
     ratings: Sequence[RatingChange] = (),
-    parity: dict[str, Any] | None = None,
+    parity: Parity | None = None,
 ) -> bytes:
     """The report as UTF-8 HTML. `entries` are the run's own, without those that record earlier reports."""
     decided = [entry for entry in entries if entry.kind == "decided"][-1]
@@ -189,11 +197,17 @@ def _ratings(ratings: Sequence[RatingChange]) -> str:
     )
 
 
-def _parity(parity: dict[str, Any] | None) -> str:
-    if not parity:
+def _parity(parity: Parity | None) -> str:
+    if parity is None:
         return ""
-    rows = [(name, str(value)) for name, value in sorted(parity.items())]
-    return _section("Parity with the screener", _table(("measure", "local minus screener"), rows))
+    names = sorted({name for by_name in parity.differences.values() for name in by_name})
+    worst = sorted(parity.differences.items(), key=lambda item: (-max(map(abs, item[1].values()), default=0), item[0]))
+    rows = [
+        (symbol, *(f"{by_name[name]:+.6f}" if name in by_name else "–" for name in names))
+        for symbol, by_name in worst[:_SHOWN]
+    ]
+    note = f"<p>{escape(parity.badge)}: symbols whose ratings are those that the screener showed of the same bar.</p>"
+    return _section("Parity with the screener", note, _table(("local minus screener", *names), rows))
 
 
 def _attempts(coverage: Coverage) -> str:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from services.auditor.adapters.report import RatingChange, render
+from services.auditor.adapters.report import Parity, RatingChange, render
 from services.auditor.domain.chain import Entry
 from services.auditor.domain.coverage import Coverage
 from services.auditor.domain.manifest import RunManifest
+from shared.errors import NotFoundError
 from shared.events import FileRef
 from shared.paths import Home
+from shared.tables import open_table
 
 _SHOWN, _RECENT = 40, 60
 _RATING = "recommend_all"
@@ -24,7 +27,28 @@ class HtmlReports:
         self._home = home
 
     def render(self, manifest: RunManifest, coverage: Coverage, entries: Sequence[Entry]) -> bytes:
-        return render(manifest, coverage, entries, ratings=self._changes(coverage.staged))
+        return render(
+            manifest,
+            coverage,
+            entries,
+            ratings=self._changes(coverage.staged),
+            parity=self._parity(manifest, coverage, entries),
+        )
+
+    def _parity(self, manifest: RunManifest, coverage: Coverage, entries: Sequence[Entry]) -> Parity | None:
+        """What the promotion record says of it; nothing where nothing was promoted or compared."""
+        promoted = [entry.data["feature_version"] for entry in entries if entry.kind == "promoted"]
+        if not promoted or coverage.rules is None:
+            return None
+        try:
+            record = open_table(self._home.features_table(manifest.interval, coverage.rules.name)).load(promoted[-1])
+        except NotFoundError:
+            return None  # collected since; the run's other files say what they said
+        said = record.meta.get("parity")
+        if not isinstance(said, dict) or not said:
+            return None
+        differences: Any = said["differences"]
+        return Parity(str(said["badge"]), {str(symbol): dict(by_name) for symbol, by_name in differences.items()})
 
     def _changes(self, staged: Iterable[FileRef]) -> list[RatingChange]:
         """The symbols whose newest rating moved most against the bar before, the largest change first."""
