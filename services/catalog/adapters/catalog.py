@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -20,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from services.catalog.adapters.book import Book
+from services.catalog.adapters.chunk import SMALL
 from services.catalog.adapters.facts import micros, to_rows
 from services.catalog.adapters.frames import history_frame, history_rows, join_frame, panel_frame, record_of, write_rows
 from services.catalog.adapters.panel import Panel, derive
@@ -291,8 +293,9 @@ class MetadataCatalog:
         if new is None:
             self._start_anew()
             new = snapshot.segments
-        if new:
-            self._take(snapshot.read(segments=new), snapshot.version)
+        for _, part in groupby(new, key=lambda segment: segment.rows > SMALL and segment.file):
+            # A large segment is taken as it is; small ones would each cost as much as all of them together.
+            self._take(snapshot.read(segments=[*part]), snapshot.version)
         self._version = snapshot.version
         self._next = self._manifest(snapshot.version + 1)
         return snapshot

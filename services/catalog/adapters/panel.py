@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from services.catalog.adapters.arrow import Column, Rows, pa, pc
-from services.catalog.adapters.book import Book, Chunk
+from services.catalog.adapters.book import Book
+from services.catalog.adapters.chunk import Chunk
 from services.catalog.adapters.facts import SEEN, TYPES, instant_of, micros
 from services.catalog.domain.schema import Schema, default_hours
 
@@ -191,6 +192,8 @@ def _odd_keys(facts: _Facts) -> npt.NDArray[np.int32]:
     follows = ~facts.first[1:]
     tied = facts.effective[1:] == facts.effective[:-1]
     late = facts.known[1:] < facts.known[:-1]
+    # What only confirms was learned before all else that was learned at its instant: the value may have changed since.
+    late |= (facts.known[1:] == facts.known[:-1]) & (facts.stated[1:] == 0)
     odd = facts.codes[1:][follows & (tied | late)]
     return np.union1d(odd, facts.codes[facts.first & facts.retires])
 

@@ -153,6 +153,9 @@ def test_a_replay_at_each_known_instant_shows_the_table_as_it_stood_then_and_it_
 
 @given(st.lists(EVENTS, min_size=1, max_size=4), st.lists(st.integers(0, 2), min_size=9, max_size=9), st.booleans())
 @settings(max_examples=40, deadline=None)
+@example(
+    [[Told(day(3), DAY0, {"pricescale": 100}), Told(day(2), DAY0, {"pricescale": 2**53})]], [1, 0, *[0] * 7], False
+)
 def test_what_is_stored_and_read_again_by_column_or_by_key_is_what_was_decided(
     symbols: list[list[Told]], gaps: list[int], merged: bool
 ) -> None:
