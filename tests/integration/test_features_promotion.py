@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pyarrow.parquet as pq
 import pytest
 
 from services.features.adapters.reader import FeatureReader
@@ -135,9 +136,11 @@ def test_a_staged_file_that_changed_after_the_decision_is_refused_and_nothing_mo
     if damage == "gone":
         path.unlink()
     else:
-        # Well-formed rows, only not those that were decided on.
-        path.write_bytes((house.home.root / said.file.path).read_bytes())
-    with pytest.raises(IntegrityError):
+        # Well-formed rows of the right symbol, only not those that were decided on.
+        rows = pq.read_table(path)
+        rows = rows.set_column(rows.column_names.index("rsi"), "rsi", [[50.0] * len(rows)])
+        pq.write_table(rows, path)
+    with pytest.raises(IntegrityError, match="not the file that was decided on" if damage == "changed" else "is gone"):
         house.promote(event)
     after = {path: digest for path, digest in house.contents().items() if path.startswith("lakehouse/features")}
     assert after == before

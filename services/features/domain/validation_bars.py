@@ -27,6 +27,9 @@ from services.features.domain.sessions import Market, date_text, missing_session
 MOST_OF_A_CLOSE: Final = 6.0
 """A close may be six times the one before (+500 %): a coin did +392 % in a day, a reverse split +1,500 %."""
 
+INFINITE: Final = 1e100
+"""What is as large as this counts as infinite: sums and products of a few such bars are."""
+
 _OPEN, _HIGH, _LOW, _CLOSE, _VOLUME = range(5)
 _SHOWN: Final = 3
 _DECIMALS: Final = 8
@@ -115,13 +118,13 @@ class IngestionValidator:
         reasons[~priced] = "no price"
         zero = priced & (values[:, :4] == 0).all(axis=1) & ~(values[:, _VOLUME] > 0)
         reasons[zero] = "all zero"
-        impossible = priced & ~zero & ((values[:, _VOLUME] < 0) | np.isinf(values[:, _VOLUME]))
+        impossible = priced & ~zero & ((values[:, _VOLUME] < 0) | (values[:, _VOLUME] >= INFINITE))
         reasons[impossible] = "negative or infinite volume"
         with np.errstate(invalid="ignore"):
             body = values[:, [_OPEN, _CLOSE]]
             excess = np.maximum((body - values[:, [_HIGH]]).max(axis=1), (values[:, [_LOW]] - body).max(axis=1))
             # A price that is none, and a range that is none, are the symbol's fault, not this bar's.
-            sound = (np.isfinite(values[:, :4]) & (values[:, :4] > 0)).all(axis=1)
+            sound = ((values[:, :4] > 0) & (values[:, :4] < INFINITE)).all(axis=1)
             suspect = (reasons == "") & sound & (values[:, _HIGH] >= values[:, _LOW]) & (excess > 0)
         for row in np.flatnonzero(suspect):
             tick = self.ticks.get(batch.symbols[batch.codes[row]]) or price_grid(values[row, :4])
@@ -158,7 +161,7 @@ def _contract() -> Any:
 
     def priced(bars: pd.DataFrame) -> pd.Series[bool]:
         prices = bars[list(PRICES)].to_numpy()
-        bad = ~(np.isfinite(prices) & (prices > 0)).all(axis=1)
+        bad = ~((prices > 0) & (prices < INFINITE)).all(axis=1)
         return pd.Series(~(bad & bars["usable"].to_numpy(dtype=bool)), index=bars.index)
 
     return pa.DataFrameSchema(

@@ -41,7 +41,7 @@ def test_sound_bars_pass_without_a_word():
 
 
 @pytest.mark.parametrize("column", ["open", "high", "low", "close"])
-@pytest.mark.parametrize("value", [0.0, -1.0, np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("value", [0.0, -1.0, np.inf, -np.inf, np.nan, 1.7e308])
 def test_one_price_that_is_not_positive_and_finite_rejects_the_symbol(column, value):
     finding = rejection(made.with_value(made.bars(), 30, **{column: value}))
     assert finding.code == "bad_price"
@@ -159,7 +159,7 @@ def test_a_row_without_prices_is_no_bar():
     assert report.warnings["X:BAD"] == ("bars set aside, no price: 1 (2021-02-03)",)
 
 
-@pytest.mark.parametrize("volume", [-1.0, np.inf, -np.inf])
+@pytest.mark.parametrize("volume", [-1.0, np.inf, -np.inf, 1.7e308])
 def test_a_negative_or_infinite_volume_sets_its_bar_aside(volume):
     report = check(made.with_value(made.bars(), 30, volume=volume))
     assert len(report.bars("X:BAD")) == 59
