@@ -1,0 +1,102 @@
+"""The kernel says what the plain reference says: every vote, every rating, in all three rule sets."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from services.features.domain.ratings.frames import TechnicalRatings
+from services.features.domain.ratings.panel import compute_panel
+from services.features.domain.ratings.rules import VOTES
+from tests.oracles import ratings_bars
+from tests.oracles.ratings_bars import COLUMNS, RULES, flat, nasty, recorded, recorded_files, walk
+from tests.oracles.ratings_reference import reference
+
+
+def agree(bars, rules):
+    votes, ratings = reference(*bars.T, rules)
+    frame = ratings_bars.frame(bars)
+    found = TechnicalRatings.votes(frame, rules)
+    assert list(found.columns) == list(VOTES) == ratings_bars.VOTES
+    for name in VOTES:
+        np.testing.assert_array_equal(found[name].to_numpy(), votes[name], err_msg=f"{name} in {rules}")
+    found = TechnicalRatings.compute(frame, rules)
+    for name, values in ratings.items():
+        near = 1e-12 if name.startswith("recommend") else 1e-9
+        np.testing.assert_allclose(found[name].to_numpy(), values, rtol=near, atol=near, err_msg=f"{name} in {rules}")
+
+
+@settings(max_examples=200, deadline=None)
+@example(flat(120), "screener")
+@example(flat(120, volume=5.0), "pine_v3")
+@example(np.concatenate([walk(60), flat(60), walk(60, 1)]), "pine_v3")
+@example(np.concatenate([flat(60), walk(90, tick=0.01)]), "screener")
+@example(walk(299, tick=0.5, still=0.5, silent=0.5, missing=0.3), "institutional")
+@given(nasty(), st.sampled_from(RULES))
+def test_every_vote_and_rating_is_the_references_on_nasty_bars(bars, rules):
+    agree(bars, rules)
+
+
+@pytest.mark.parametrize("rules", RULES)
+@pytest.mark.parametrize("count", [1, 2, 3, 9, 14, 15, 28, 52, 53, 78, 201])
+def test_every_length_of_history_is_the_references(count, rules):
+    agree(walk(count, count), rules)
+
+
+@pytest.mark.parametrize("path", recorded_files(), ids=lambda path: path.stem)
+def test_recorded_markets_are_the_references(path):
+    """A stretch of 250 bars of each file; `slow` takes them whole."""
+    bars = recorded(path)
+    start = len(bars) // 3
+    agree(bars[start : start + 250], "screener")
+    agree(bars[:90], "pine_v3")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rules", RULES)
+@pytest.mark.parametrize("path", recorded_files(), ids=lambda path: path.stem)
+def test_recorded_markets_are_the_references_whole(path, rules):
+    agree(recorded(path), rules)
+
+
+def test_philippine_stocks_are_the_references():
+    """Real ticks: closes that tie with their averages, days without trade, all-zero rows."""
+    stocks = ratings_bars.manila()
+    for number, name in enumerate(sorted(stocks)[::16]):
+        agree(stocks[name][-260:], RULES[number % 3])
+
+
+@pytest.mark.parametrize("rules", RULES)
+def test_a_panel_has_for_each_symbol_what_the_symbol_has_alone(rules):
+    """70 symbols, more than two passes of lanes, of different lengths, some with gaps, in 1 and in 2 threads."""
+    columns = [walk(260 - 3 * s, s, missing=0.1 if s % 5 == 0 else 0.0) for s in range(70)]
+    arrays = ratings_bars.panel(columns)
+    one, two = compute_panel(*arrays, rules, threads=1), compute_panel(*arrays, rules, threads=2)
+    for s, bars in enumerate(columns):
+        alone = TechnicalRatings.compute(ratings_bars.frame(bars), rules)
+        for name, values in one._asdict().items():
+            np.testing.assert_array_equal(values[260 - len(bars) :, s], alone[name].to_numpy())
+            assert np.isnan(values[: 260 - len(bars), s]).all()
+            np.testing.assert_array_equal(values, getattr(two, name))
+
+
+@pytest.mark.parametrize("rules", RULES)
+def test_a_bar_that_moves_changes_nothing_before_it(rules):
+    bars = walk(300)
+    moved = bars.copy()
+    moved[250:, :4] *= 3
+    moved[260] = np.nan
+    seen, other = (TechnicalRatings.compute(ratings_bars.frame(x), rules) for x in (bars, moved))
+    assert seen[:250].equals(other[:250])
+    assert not seen[250:].equals(other[250:])
+    for cut in (60, 201, 250):
+        assert TechnicalRatings.compute(ratings_bars.frame(bars[:cut]), rules).equals(seen[:cut])
+
+
+def test_an_infinite_price_is_refused_by_its_place():
+    bars = walk(20)
+    bars[7, COLUMNS.index("low")] = np.inf
+    with pytest.raises(Exception, match="low of bar 7"):
+        TechnicalRatings.compute(ratings_bars.frame(bars))
