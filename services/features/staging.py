@@ -12,10 +12,12 @@ import numpy as np
 import structlog
 
 from services.features.domain.adjustments import Adjustment
+from services.features.domain.bars_batch import BarsBatch
 from services.features.domain.parity import COMPARED, Parity, compare
 from services.features.domain.rating import RatedBatch, rate
 from services.features.domain.runs import SCREENER, RunRecord
-from services.features.domain.sessions import Market, is_between_sessions, to_stamp
+from services.features.domain.sessions import Market, date_text, is_between_sessions, to_stamp
+from services.features.domain.validation import Finding
 from services.features.ports import Adjustments, BarSource, Calendars, Receipt, Workspace
 from shared.errors import PipelineError
 from shared.events import Bars, Failure, FileRef, RatingsComputed, Rejected, Staged
@@ -131,11 +133,24 @@ def _refused(rated: RatedBatch, files: Mapping[str, FileRef], record: RunRecord)
     return {
         symbol: Rejected(
             stage=refusal.stage,
-            failure=Failure(code=refusal.finding.code, message=_short(refusal.finding.message), retryable=False),
+            failure=Failure(
+                code=refusal.finding.code,
+                message=_short(refusal.finding.message),
+                retryable=False,
+                fix=_way_out(symbol, refusal.finding, rated.report.batch),
+            ),
             quarantine=files.get(symbol),
         )
         for symbol, refusal in rated.refused.items()
     }
+
+
+def _way_out(symbol: str, finding: Finding, batch: BarsBatch) -> str | None:
+    """What a person can do about it, where there is anything but waiting for other data."""
+    if finding.code != "toxic":
+        return None
+    day = date_text(int(batch.stamps[finding.rows[0]]))[:10]
+    return f"if it was a split: asof adjust {symbol} --date {day} --factor NEW_PRICE/OLD_PRICE --reason …"
 
 
 def _warnings(record: RunRecord, rated: RatedBatch, wanted: Sequence[Bars]) -> dict[str, tuple[str, ...]]:

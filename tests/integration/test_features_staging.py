@@ -159,7 +159,9 @@ def test_a_batch_of_nothing_but_failures_stages_no_file(house):
     said = house.rate(house.hydrated(house.write_bars(frames)))
     assert said.file is None
     assert said.staged == ()
-    assert said.rejected["X:A"].failure.code == "toxic"
+    failure = said.rejected["X:A"].failure
+    assert failure.code == "toxic"
+    assert "asof adjust X:A --date 2021-03-11 --factor" in failure.fix
     assert house.rate(house.hydrated(house.write_bars({}), batch=0)) is None
 
 
