@@ -21,7 +21,9 @@ import pytest
 
 from services.auditor.adapters.alert_file import list_alerts
 from services.auditor.adapters.channels import AlertLog, AppriseChannel, ChannelError, Stdout, Webhook, webhook_key
+from services.auditor.handlers.lagging import LagWatch, watch_lag
 from services.auditor.handlers.notify import Notifier, notify
+from services.auditor.ports import GroupState
 from shared import events as e
 from shared.errors import ContractError
 from tests.integration.auditor_house import House, failure
@@ -183,9 +185,103 @@ def test_a_granted_run_that_nobody_merges_is_an_alert_until_somebody_does(house:
     merged = e.FeaturesPromoted(
         run_id="r1", interval="1d", rules=rules, feature_version=1, parent=0, catalog_version=1, symbols=1, rows=1
     )
+    house.restart()  # the one that ends it need not be the one that raised it
     house.note(house.event(merged))
     (ended,) = house.tick(1)
     assert (ended.data.status, ended.data.fingerprint) == ("resolved", stale.data.fingerprint)
+
+
+def test_a_ledger_that_was_mended_ends_its_alert(house: House) -> None:
+    house.start(["PSE:JFC"])
+    sound = house.home.ledger.read_bytes()
+    house.home.ledger.write_bytes(sound.replace(b'"expected":1', b'"expected":2'))
+    house.restart()
+    (broken,) = house.tick()
+    assert broken.data.labels["alertname"] == "LedgerBroken"
+    house.home.ledger.write_bytes(sound)
+    (ended,) = house.tick(1)
+    assert (ended.data.status, ended.data.fingerprint) == ("resolved", broken.data.fingerprint)
+    assert house.tick(1) == []
+
+
+def test_a_run_that_can_be_read_again_ends_its_alert(house: House) -> None:
+    house.start(["PSE:JFC"])
+    manifest = house.home.run("r1").manifest
+    sound = manifest.read_bytes()
+    manifest.write_bytes(b"{}")
+    house.restart()
+    (unreadable,) = house.tick(3600)
+    assert (unreadable.data.labels["alertname"], unreadable.data.status) == ("RunUnreadable", "firing")
+    assert house.tick(60) == []
+    manifest.write_bytes(sound)
+    events = [*house.tick(600), *house.tick(1)]
+    ended = [event.data for event in events if event.stream == "alerts" and event.data.status == "resolved"]
+    assert [one.fingerprint for one in ended] == [unreadable.data.fingerprint]
+
+
+def letter(house: House, run_id: str | None, entry_id: str = "5-0") -> e.Event[Any]:
+    return house.event(
+        e.DeadLetter(
+            origin="bars-hydrated",
+            entry_id=entry_id,
+            group="features",
+            consumer="c",
+            deliveries=5,
+            error=failure("integrity", "a segment is unreadable"),
+            fields={},
+            run_id=run_id,
+        )
+    )
+
+
+def test_a_dead_letter_ends_when_its_run_is_granted_and_one_of_no_run_after_a_day_without_another(
+    house: House,
+) -> None:
+    block(house)
+    (fired,) = house.note(letter(house, "r1"))
+    assert house.tick(1) == []
+    waiver = {**WAIVER, "symbols": ["PSE:BDO"]}
+    house.command("waive", **waiver)
+    (ended,) = house.tick(1)
+    assert (ended.data.status, ended.data.fingerprint) == ("resolved", fired.data.fingerprint)
+
+    house.note(letter(house, None))
+    house.tick(80_000)
+    house.note(letter(house, None, "6-0"))
+    still = [event.data.labels["alertname"] for event in house.tick(80_000)]
+    assert "DeadLetter" not in still
+    ended = [event.data for event in house.tick(10_000) if event.data.labels["alertname"] == "DeadLetter"]
+    assert [one.status for one in ended] == ["resolved"]
+
+
+class Standing:
+    """Groups that are where the test says."""
+
+    def __init__(self, **waiting: int) -> None:
+        self.waiting, self.delivered = waiting, "1-0"
+
+    async def states(self) -> list[GroupState]:
+        return [GroupState("bars-hydrated", group, count, self.delivered) for group, count in self.waiting.items()]
+
+
+def test_a_stuck_service_stays_an_alert_over_a_restart_of_the_auditor_and_ends_when_it_reads(house: House) -> None:
+    groups = Standing(features=7)
+
+    def look(watch: LagWatch, after_s: float) -> list[str]:
+        house.now += timedelta(seconds=after_s)
+        return [event.data.status for event in asyncio.run(watch_lag(desk=house.desk, watch=watch))]
+
+    watch = LagWatch(timedelta(seconds=60), groups)
+    assert look(watch, 0) == []
+    assert look(watch, 61) == ["firing"]
+    house.restart()
+    watch = LagWatch(timedelta(seconds=60), groups)
+    assert look(watch, 1) == []
+    assert look(watch, 61) == []
+    groups.delivered = "2-0"
+    assert look(watch, 1) == ["resolved"]
+    groups.waiting["features"] = 0
+    assert look(watch, 1) == []
 
 
 def test_what_is_printed_names_symbols_error_since_when_and_the_next_command(house: House, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def ban_alerts(desk: Desk, attempts: Iterable[Event[FetchAttempted]]) -> Events:
                     _labels(host, event.data.kind),
                     summary=f"{host} refuses us ({failure.code}): no {event.data.kind} comes from there",
                     error=failure.message,
-                    next_command=failure.fix or f"wait, then asof retry {event.data.run_id}",
+                    next_command=failure.fix or f"asof retry {event.data.run_id}",
                     starts_at=event.time,
                     run_id=event.data.run_id,
                     ledger_head=head_hash(desk),

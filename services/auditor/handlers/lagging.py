@@ -25,11 +25,14 @@ class LagWatch:
     standing: dict[tuple[str, str], tuple[str, datetime]] = field(default_factory=dict)
     stuck: dict[tuple[str, str], datetime] = field(default_factory=dict)
     unknown_since: datetime | None = None
+    primed: bool = False
 
 
 async def watch_lag(*, desk: Desk, watch: LagWatch) -> Events:
     if watch.groups is None:
         return []
+    if not watch.primed:
+        await asyncio.to_thread(_remember, desk, watch)
     try:
         states = await watch.groups.states()
     except TransientError as fault:
@@ -39,6 +42,18 @@ async def watch_lag(*, desk: Desk, watch: LagWatch) -> Events:
         made += _known_again(desk, watch)
     await asyncio.to_thread(desk.alerts.note, made)
     return [desk.event(one) for one in made]
+
+
+def _remember(desk: Desk, watch: LagWatch) -> None:
+    """What an auditor before this one found, so that its alerts end too."""
+    with desk.alerts.open() as book:
+        lasting = [row.alert for row in book.firing()]
+    for one in lasting:
+        if one.labels["alertname"] == "ConsumerStuck":
+            watch.stuck[one.labels["stream"], one.labels["group"]] = one.starts_at
+        elif one.labels == _UNKNOWN:
+            watch.unknown_since = one.starts_at
+    watch.primed = True
 
 
 def _unknown(desk: Desk, watch: LagWatch, fault: TransientError) -> list[Alert]:
@@ -67,7 +82,8 @@ def _known_again(desk: Desk, watch: LagWatch) -> list[Alert]:
 
 def _judge(desk: Desk, watch: LagWatch, state: GroupState) -> Alert | None:
     now, name = desk.clock(), (state.stream, state.group)
-    delivered, since = watch.standing.get(name, ("", now))
+    # At first sight nobody knows whether it moves; that nothing waits says enough.
+    delivered, since = watch.standing.setdefault(name, (state.delivered, now))
     if delivered != state.delivered or state.waiting == 0:
         watch.standing[name] = (state.delivered, now)
         began = watch.stuck.pop(name, None)
@@ -88,7 +104,7 @@ def _alert(state: GroupState, since: datetime, *, ends_at: datetime | None) -> A
         {"alertname": "ConsumerStuck", "group": state.group, "stream": state.stream, "severity": "page"},
         summary=f"{state.group} {said}",
         error=f"{state.waiting:,} events wait for it" if lasts else "none",
-        next_command=f"asof doctor; then start it with asof up {state.group}" if lasts else "none",
+        next_command=f"asof doctor; asof up {state.group}" if lasts else "none",
         starts_at=since,
         ends_at=ends_at,
     )

@@ -15,6 +15,7 @@ from services.auditor.handlers.bans import ban_alerts
 from services.auditor.handlers.desk import Desk, Events
 from services.auditor.handlers.verdict import Ruling, head_hash, settle
 from services.auditor.ports import HeldRun
+from shared.clock import format_instant
 from shared.errors import ContractError
 from shared.events import DeadLetter, Event, FeaturesPromoted, FetchAttempted, RunCandidates
 
@@ -141,5 +142,6 @@ def _letter_alert(desk: Desk, event: Event[Any]) -> Event[Any]:
         run_id=letter.run_id,
         ledger_head=head_hash(desk),
         entry_id=letter.entry_id,
+        last=format_instant(event.time),
     )
     return desk.event(made, time=event.time)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from services.auditor.domain.alerts import alert
 from services.auditor.domain.chain import Entry
 from services.auditor.domain.coverage import read_coverage
 from services.auditor.handlers.desk import Desk, Events
+from services.auditor.handlers.recovering import is_merged, recovered
 from services.auditor.handlers.runs import out
 from services.auditor.handlers.verdict import Ruling, events_of, head_hash, ledger_alert, settle
 from shared.clock import parse_instant
@@ -45,7 +46,8 @@ def _tick(desk: Desk) -> tuple[list[Ruling | None], Events]:
                 # One run's unreadable file is that run's trouble: said, tried again, and no end of the others.
                 desk.memory.deadlines[run_id] = now + _REPEATED_AFTER
                 orphans.append(_unreadable(desk, run_id, fault))
-    return rulings, orphans
+    # Last, so that what was just decided counts.
+    return rulings, [*orphans, *recovered(desk)]
 
 
 def _stale(desk: Desk) -> Events:
@@ -57,27 +59,22 @@ def _stale(desk: Desk) -> Events:
             memory.unmerged[entry.run_id] = entry
     events: Events = []
     for run_id, entry in list(memory.unmerged.items()):
-        merged = any(promoted.n > entry.n for promoted in desk.ledger.of_run(run_id, "promoted"))
-        if merged:
+        if is_merged(desk, entry):
             del memory.unmerged[run_id]
-        if merged and run_id in memory.stale:
             memory.stale.discard(run_id)
-            events.append(_stale_alert(desk, run_id, entry, ends_at=now))
-        elif not merged and run_id not in memory.stale and now - parse_instant(entry.time) >= desk.stale_after:
+        elif run_id not in memory.stale and now - parse_instant(entry.time) >= desk.stale_after:
             memory.stale.add(run_id)
-            events.append(_stale_alert(desk, run_id, entry, ends_at=None))
+            events.append(_stale_alert(desk, run_id, entry))
     return events
 
 
-def _stale_alert(desk: Desk, run_id: str, entry: Entry, *, ends_at: datetime | None) -> Event[Any]:
-    lasts = ends_at is None
+def _stale_alert(desk: Desk, run_id: str, entry: Entry) -> Event[Any]:
     made = alert(
         {"alertname": "PromotionStale", "run_id": run_id, "severity": "page"},
-        summary=f"run {run_id}, granted at {entry.time}, is {'not in the store yet' if lasts else 'in the store'}",
-        error="the features service has not said that it merged the run" if lasts else "none",
-        next_command=f"asof doctor, then asof promote {run_id} to send the decision again" if lasts else "none",
+        summary=f"run {run_id}, granted at {entry.time}, is not in the store yet",
+        error="the features service has not said that it merged the run",
+        next_command=f"asof doctor && asof promote {run_id}",
         starts_at=parse_instant(entry.time),
-        ends_at=ends_at,
         run_id=run_id,
         ledger_head=head_hash(desk),
     )
