@@ -3,9 +3,11 @@
     python benchmarks/fetch.py [metadata] [replicas] [bars] [pse]
 
 metadata  50 and 1,130 symbols at 200 ms latency, beside one request a symbol from ten threads (limits off for those)
-replicas  requests a minute of 1, 2 and 4 replicas that fetch klines as fast as they may, and what was refused
-bars      50 symbols x 1,000 days from the exchange with the tightest limit: how much of the allowed rate is used
+replicas  requests a minute of 1, 2 and 4 replicas that share a pace, beside as many that each keep to the limit alone
+bars      50 symbols x 1,000 days from the exchange with the tightest limit, beside one request after another
 pse       272 companies and 538,408 bars over the websocket into versioned tables, first and again (needs the demo data)
+
+The figure beside is what was measured for the other way; the last column is how many times better, or the share used.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from shared.events import BarsHydrated, Event, RunCandidates, SymbolMetadata
 
 NOW = datetime(2021, 12, 15, 8, 30, tzinfo=UTC)
 LATENCY_S = 0.2
+SAMPLE_S = 5.0
 OKX_ALLOWED_S = 10.0  # 20 requests in 2 s
 _PSE = """
 from datetime import datetime, UTC
@@ -74,7 +77,8 @@ async def metadata(home: Path, redis: Redis) -> None:
             "metadata",
             f"{count:,} symbols",
             f"{asked} requests, {seconds:.2f} s",
-            f"one a symbol: {count:,}, {naive:.1f} s",
+            f"one a symbol: {count:,}, {naive:.2f} s",
+            f"{count / asked:.0f}x fewer, {naive / seconds:.1f}x sooner",
         )
 
 
@@ -95,13 +99,30 @@ async def replicas(home: Path, redis: Redis) -> None:
         ):
             seconds, _ = await timed(carry_out(members, symbols, stages=["bars"]))
             seen = replay.record.stats()["okx"]
-        rate = seen["requests"] / seconds * 60
+        async with replaying(source, latency_s=0.02) as (replay, base):
+            await asyncio.gather(*(alone(base, symbols[:100]) for _ in range(count)))
+            beside = replay.record.stats()["okx"]
+        rate = seen["requests"] / seconds / OKX_ALLOWED_S
         row(
             "replicas",
-            f"{count}",
-            f"{rate:,.0f} requests a minute of {OKX_ALLOWED_S * 60:,.0f}",
-            f"{seen['limit_crossed']} refused",
+            f"{count} together",
+            f"{seen['requests'] / seconds * 60:,.0f} requests a minute, {seen['limit_crossed']} refused",
+            f"each alone: {beside['limit_crossed']} of {beside['requests']} refused",
+            f"{rate:.0%} of the allowed rate",
         )
+
+
+async def alone(base: str, symbols: Sequence[str]) -> None:
+    """A client that keeps to the published limit without knowing of the others."""
+    async with httpx.AsyncClient(base_url=base, trust_env=False) as client, asyncio.TaskGroup() as sent:
+        for symbol in symbols:
+            sent.create_task(client.get("/okx/api/v5/market/history-candles", params=candles_of(symbol)))
+            await asyncio.sleep(1.02 / OKX_ALLOWED_S)
+
+
+def candles_of(symbol: str) -> dict[str, str]:
+    name = symbol.partition(":")[2].removesuffix("USDT")
+    return {"instId": f"{name}-USDT", "bar": "1Dutc", "limit": "300"}
 
 
 async def bars(home: Path, redis: Redis) -> None:
@@ -110,15 +131,23 @@ async def bars(home: Path, redis: Redis) -> None:
     async with replaying(source, latency_s=LATENCY_S) as (replay, base), fleet(base, home, redis) as members:
         seconds, published = await timed(carry_out(members, symbols, stages=["bars"]))
         entries = [entry for entry in replay.record.entries() if entry.kind == "history-candles"]
+        # One after another, for as many seconds as tell the rate.
+        async with httpx.AsyncClient(base_url=base, trust_env=False) as client:
+            began, answered = time.perf_counter(), 0
+            while time.perf_counter() - began < SAMPLE_S:
+                await client.get("/okx/api/v5/market/history-candles", params=candles_of(symbols[0]))
+                answered += 1
+            beside = answered / (time.perf_counter() - began)
     stored = sum(len(one.hydrated) for one in published if isinstance(one, BarsHydrated))
     # The first seconds are the slow end that every fresh state starts at.
     steady = entries[len(entries) // 4 :]
-    used = (len(steady) - 1) / (steady[-1].at_s - steady[0].at_s) / OKX_ALLOWED_S
+    rate = (len(steady) - 1) / (steady[-1].at_s - steady[0].at_s)
     row(
         "bars",
         f"{stored} symbols x 1,000 days",
-        f"{len(entries)} requests, {seconds:.1f} s",
-        f"{used:.0%} of the allowed rate",
+        f"{len(entries)} requests, {seconds:.1f} s, {rate:.1f} a second",
+        f"one after another: {beside:.1f} a second",
+        f"{rate / beside:.1f}x, {rate / OKX_ALLOWED_S:.0%} of the allowed rate",
     )
 
 
@@ -127,6 +156,7 @@ async def pse(home: Path, redis: Redis) -> None:
 
     cache = home / "cache"
     symbols = list(pse_source(cache).instruments)
+    first_s = 0.0
     with pse_upstream(cache) as base:
         async with fleet(base, home / "house", redis) as members:
             for run_id in ("first", "again"):
@@ -136,19 +166,21 @@ async def pse(home: Path, redis: Redis) -> None:
                 rows = sum(bars.rows for one in published if isinstance(one, BarsHydrated) for bars in one.hydrated)
                 came = sum(isinstance(one, SymbolMetadata) and one.failure is None for one in published)
                 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+                first_s = first_s or seconds
                 row(
                     "pse",
                     run_id,
                     f"{came} records, {rows:,} bars, {seconds:.2f} s",
                     f"{spent:.2f} s CPU, {peak:.0f} MB peak",
+                    f"{rows / seconds:,.0f} bars a second, {first_s / seconds:.1f}x",
                 )
 
 
 BENCHES = {"metadata": metadata, "replicas": replicas, "bars": bars, "pse": pse}
 
 
-def row(bench: str, case: str, measured: str, beside: str) -> None:
-    print(f"{bench:<10} {case:<26} {measured:<42} {beside}", flush=True)
+def row(bench: str, case: str, measured: str, beside: str, ratio: str) -> None:
+    print(f"{bench:<9} {case:<23} {measured:<41} {beside:<34} {ratio}", flush=True)
 
 
 async def timed(work: Any) -> tuple[float, Any]:
