@@ -207,6 +207,9 @@ def test_with_keys_a_waiver_counts_only_with_its_approvers_signature(house: Hous
     assert done.outcome == "done"
     assert "not verified" not in done.message
     assert house.coverage().waived[0].verified
+    blocked(house, "r2")
+    reused = house.command("waive", "r2", **arguments, signature=signed(key_file))[0]
+    assert (reused.outcome, "over this waiver" in reused.message) == ("refused", True)
 
 
 def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:

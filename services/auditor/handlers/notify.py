@@ -82,7 +82,7 @@ def _failing(desk: Desk, notifier: Notifier, name: str, fault: TransientError) -
         _labels(name),
         summary=f"alerts do not get through {name}: {fault.what}",
         error=fault.cause or fault.what,
-        next_command="asof config, for the channel's settings; asof alerts lists what waits",
+        next_command="asof config",
         starts_at=pause.since,
     )
 

@@ -110,7 +110,7 @@ def _missed(desk: Desk, due: Due, *, ended: bool = False, cause: str | None = No
         labels,
         summary=summary,
         error="none" if ended else cause or f"it was due at {format_instant(due.at)} ({schedule.cron})",
-        next_command="none" if ended else f"asof doctor, then {how}",
+        next_command="none" if ended else f"asof doctor && {how}",
         starts_at=due.at,
         ends_at=desk.clock() if ended else None,
         ledger_head=head_hash(desk),
