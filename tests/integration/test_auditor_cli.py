@@ -9,16 +9,20 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import asof.cli
 from asof import Lakehouse
 from asof.cli.reproducing import reproduce
 from services.auditor import new_key
+from shared.paths import Home
+from shared.tables import Changes, NewSegment, open_table
 from tests.e2e.conftest import AS_OF, ROOT, House
 
 pytestmark = pytest.mark.timeout(120)
@@ -143,6 +147,7 @@ def test_alerts_are_read_acknowledged_and_silenced(house: House) -> None:
         (("retry", "nope"), 3, "there is no run 'nope'"),
         (("rollback", "--to", "99"), 3, "99"),
         (("promote", "nope"), 3, "there is no run 'nope'"),
+        (("promote", "silent", "--force"), 2, "No such option"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_the_reason_and_its_exit_code(
@@ -265,6 +270,35 @@ def test_two_versions_are_compared_and_a_rollback_brings_the_older_one_back(prom
     assert (entry["data"]["to"], entry["data"]["reason"]) == (1, "wrong bars upstream")
     assert answer(house, "diff", "1", "99", code=2)["error"]["what"]
     assert answer(house, "diff", "1", "nope", code=2)["error"]["next"] == "asof runs"
+
+
+def test_a_diff_shows_each_cell_that_changed_and_the_rows_of_one_side(tmp_path: Path) -> None:
+    home = Home.at(tmp_path)
+    table = open_table(home.features_table("1d", "screener"))
+
+    def promote(run_id: str, **ratings: list[float]) -> None:
+        days = [datetime(2021, 12, day, tzinfo=UTC) for day in (13, 14, 15)]
+        rows = [
+            {"symbol": f"PSE:{name}", "ts": day, "recommend_all": value, "rsi": None, "source": "local"}
+            for name, values in ratings.items()
+            for day, value in zip(days, values, strict=False)
+        ]
+        segment = NewSegment(pa.Table.from_pylist(rows), tuple(f"PSE:{name}" for name in ratings))
+        table.commit(table.load().version, Changes(append=(segment,)), meta={"run_id": run_id, "catalog_version": 7})
+
+    promote("first", A=[0.1, 0.2], B=[0.5, 0.5], C=[0.3])
+    promote("second", A=[0.1, -0.4, 0.6], D=[1.0])
+    house = SimpleNamespace(environment={"ASOF_HOME": str(tmp_path)})
+    found = answer(house, "diff", "1", "2")
+    assert found["symbols"] == {"added": ["PSE:D"], "removed": [], "changed": 1, "same": 2}
+    assert (found["differing_cells"], found["differing_columns"]) == (1, {"recommend_all": 1})
+    assert (found["rows_in_both"], found["rows_only_a"], found["rows_only_b"]) == (2, 0, 1)
+    text = printed(house, "diff", "1", "2")
+    assert "a  version 1: run first, 3 symbols, catalog version 7" in text
+    assert "PSE:A  2021-12-14 00:00  local  recommend_all  a 0.2  b -0.4" in text
+    assert "PSE:A  2021-12-15 00:00  local  only b" in text
+    assert answer(house, "diff", "2", "1")["symbols"]["removed"] == ["PSE:D"]
+    assert "0 changed, 4 the same" in printed(house, "diff", "2", "2")
 
 
 def test_without_a_house_or_a_server_the_reason_and_the_next_command_are_said(tmp_path: Path) -> None:
