@@ -110,7 +110,8 @@ async def promote(event: Event[PromotionDecided], *, workspace: Workspace, store
     if decided.decision != "granted" or not decided.staged:
         return []
     receipts = await asyncio.to_thread(workspace.receipts, decided.run_id)
-    parity = [one for receipt in receipts for one in receipt.parity if one.symbol in set(decided.symbols)]
+    granted = frozenset(decided.symbols)
+    parity = [one for receipt in receipts for one in receipt.parity if one.symbol in granted]
     merged = await asyncio.to_thread(store.merge, decided, strict_scope=record.strict_scope, parity=_summary(parity))
     await asyncio.to_thread(store.export, decided.interval, decided.rules.name)
     promoted = FeaturesPromoted(

@@ -16,7 +16,7 @@ from services.features.domain.bars_batch import BarsBatch
 from services.features.domain.parity import COMPARED, Parity, compare
 from services.features.domain.rating import RatedBatch, rate
 from services.features.domain.runs import SCREENER, RunRecord
-from services.features.domain.sessions import Market, date_text, is_between_sessions, to_stamp
+from services.features.domain.sessions import Market, date_text, is_between_sessions, known_zone, to_stamp
 from services.features.domain.validation import Finding
 from services.features.ports import Adjustments, BarSource, Calendars, Receipt, Workspace
 from shared.errors import PipelineError
@@ -160,6 +160,8 @@ def _warnings(record: RunRecord, rated: RatedBatch, wanted: Sequence[Bars]) -> d
         texts = [text for text in bars.warnings if not text.startswith("gaps:")]
         texts += rated.report.warnings.get(bars.symbol, ())
         texts += record.warnings.get(bars.symbol, ())
+        if bars.timezone is not None and known_zone(bars.timezone) is None:
+            texts.append(f"{bars.timezone!r} is no time zone: where its calendar is silent, a bar is known 14 h late")
         if bars.revised:
             texts.append(f"history revised upstream: {bars.revised:,} stored bars changed; all ratings computed anew")
         if texts:

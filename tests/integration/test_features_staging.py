@@ -145,6 +145,18 @@ def test_damaged_bars_are_refused_by_name(house):
     assert said.rejected["X:A"].failure.code == "integrity"
 
 
+def test_a_time_zone_that_is_none_is_a_warning_of_its_symbol_and_stops_no_other(house):
+    frames = good("X:A", "X:B")
+    house.open(candidates=frames)
+    odd = house.write_bars({"X:A": frames["X:A"]}, timezone="Mars/Olympus", session=None)
+    said = house.rate(house.hydrated([*odd, *house.write_bars({"X:B": frames["X:B"]})]))
+    assert [one.symbol for one in said.staged] == ["X:A", "X:B"]
+    assert "'Mars/Olympus' is no time zone" in said.warnings["X:A"][0]
+    rows = staged(house, said)
+    known = rows[rows["symbol"] == "X:A"].set_index("ts")["available_at"]
+    assert (known == known.index + pd.Timedelta(hours=38)).all()
+
+
 def test_a_version_that_was_never_written_is_refused_by_name(house):
     frames = good("X:A", "X:B")
     house.open(candidates=frames)

@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from services.features.domain.current import current_values, stated_tick
 from services.features.domain.ratings.rules import rules_named
+from services.features.domain.sessions import interval_length
 from shared.candidates import Candidates
 from shared.events import Rules, RunCandidates
 
@@ -72,7 +73,8 @@ def record_run(
     pins: Mapping[str, int],
     unreadable: Mapping[str, str],
 ) -> RunRecord:
-    """Raises ContractError for unknown rules."""
+    """Raises ContractError for unknown rules, and for an interval of which nobody knows how long it is."""
+    interval_length(asked.interval)
     found = current_values(candidates.items, observed_at=event_time)
     ticks = {item.symbol: tick for item in candidates.items if (tick := stated_tick(item)) is not None}
     return RunRecord(

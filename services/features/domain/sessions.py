@@ -68,7 +68,7 @@ def available_at(stamps: Stamps, market: Market, interval: str) -> Stamps:
 
     Daily and longer: the close of the bar's last session; at the next midnight where the market never closes; at the
     end of the date in the market's zone where its calendar is unknown or does not have the date; at the end of the
-    UTC day + 14 h where the zone is unknown too. Shorter: the end of the bar.
+    UTC day + 14 h where the zone is unknown too, or is no zone. Shorter: the end of the bar.
     """
     length = interval_length(interval)
     if length % DAY:
@@ -89,16 +89,21 @@ def _closes(dates: Stamps, sessions: Sessions, otherwise: Stamps) -> tuple[NDArr
 
 
 def _end_of_date(dates: Stamps, timezone: str | None) -> Stamps:
-    if timezone is None:
+    zone = None if timezone is None else known_zone(timezone)
+    if zone is None:
         return dates + DAY + _LATEST_END
-    try:
-        zone = ZoneInfo(timezone)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as fault:
-        raise ContractError(f"{timezone!r} is no time zone", cause=str(fault), fix="use an IANA name") from fault
     midnight = pd.DatetimeIndex(pd.to_datetime(dates + DAY, unit="us"))
     # Where midnight falls into a clock change, the later reading is taken.
     local = midnight.tz_localize(zone, ambiguous=np.zeros(len(dates), bool), nonexistent="shift_forward")
     return np.asarray(local.as_unit("us").asi8, dtype=np.int64)
+
+
+def known_zone(name: str) -> ZoneInfo | None:
+    """None for a name that is no time zone: an upstream's word, which must not stop its symbol's neighbours."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return None
 
 
 def sessions_behind(last: int, as_of: int, market: Market) -> int:

@@ -46,6 +46,11 @@ def test_unknown_rules_are_refused_by_name():
         record(rules="astrology")
 
 
+def test_an_interval_of_unknown_length_is_refused_when_the_run_is_opened():
+    with pytest.raises(ContractError, match="'1M' is not minutes"):
+        record(interval="1M")
+
+
 def test_refused_current_values_are_a_warning_of_their_symbol():
     made = record(candidates=[{"symbol": "X:A", "metadata": {"Recommend.All": "?"}}])
     assert "no number" in made.warnings["X:A"][0]
