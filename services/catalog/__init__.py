@@ -9,14 +9,18 @@ if TYPE_CHECKING:
     from services.catalog.adapters.catalog import ExchangeCatalog as ExchangeCatalog
     from services.catalog.adapters.catalog import MetadataCatalog as MetadataCatalog
     from services.catalog.domain.decide import UpsertResult as UpsertResult
+    from services.catalog.takeover import FileReport as FileReport
+    from services.catalog.takeover import import_house as import_house
 
 _HOMES = {
     "ExchangeCatalog": "services.catalog.adapters.catalog",
     "MetadataCatalog": "services.catalog.adapters.catalog",
+    "FileReport": "services.catalog.takeover",
     "UpsertResult": "services.catalog.domain.decide",
+    "import_house": "services.catalog.takeover",
 }
 
-__all__ = ["ExchangeCatalog", "MetadataCatalog", "UpsertResult"]
+__all__ = ["ExchangeCatalog", "FileReport", "MetadataCatalog", "UpsertResult", "import_house"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,8 +9,9 @@ from uuid import uuid4
 from services.catalog import handlers
 from services.catalog.adapters.catalog import ExchangeCatalog, MetadataCatalog
 from services.catalog.adapters.lease import RedisLease
-from services.catalog.adapters.views import ExportFiles, RunViewFiles
+from services.catalog.adapters.views import ExportFiles, RunViewFiles, read_universe
 from services.catalog.settings import Settings
+from services.catalog.takeover import plan_import
 from shared.bus import Bus, Service, Subscription
 from shared.clock import Clock, system_clock
 from shared.paths import Home
@@ -22,12 +23,13 @@ def create_app(settings: Settings, *, clock: Clock = system_clock) -> Service:
     exchanges = ExchangeCatalog.open(home.exchanges_table, clock=clock)
     lease = RedisLease(lambda: uuid4().hex, lasts_s=settings.lease_s)
     desk = handlers.Desk(
-        home=home,
         symbols=symbols,
         exchanges=exchanges,
         views=RunViewFiles(home),
         exports=ExportFiles(home, symbols, exchanges),
         clock=clock,
+        read_universe=lambda ref: read_universe(home, ref),
+        plan_import=lambda folder: plan_import(folder, symbols, exchanges, clock),
         lease=lease,
         writing=asyncio.Lock(),
     )

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from services.catalog.domain.decide import Batch, UpsertResult
-from services.catalog.ports import Catalog, Exports, Lease, RunViews
+from services.catalog.ports import Catalog, Exports, ImportPlan, Lease, RunViews
 from shared.clock import Clock
-from shared.errors import CommitConflict, StaleEpochError
+from shared.errors import CommitConflict, ContractError, NotFoundError, StaleEpochError
 from shared.events import (
     CatalogUpdated,
     Command,
@@ -21,11 +19,11 @@ from shared.events import (
     Event,
     ExchangeMetadata,
     Failure,
+    FileRef,
     PromotionDecided,
     SymbolMetadata,
     UniverseSnapshot,
 )
-from shared.paths import Home
 
 SOURCE = "catalog"
 _LEASES = 20
@@ -37,12 +35,13 @@ class Desk:
     """What the handlers work with. `writing` lets one commit at a time out of this process, and `lease` out of all,
     to spare retries."""
 
-    home: Home
     symbols: Catalog
     exchanges: Catalog
     views: RunViews
     exports: Exports
     clock: Clock
+    read_universe: Callable[[FileRef], list[dict[str, Any]]]
+    plan_import: Callable[[str], Sequence[ImportPlan]]
     lease: Lease
     writing: asyncio.Lock
 
@@ -123,7 +122,7 @@ async def take_snapshot(event: Event[UniverseSnapshot], *, desk: Desk) -> Events
     """A full universe: what is absent was delisted."""
     data = event.data
     async with desk.writing:
-        records = await asyncio.to_thread(lambda: pq.read_table(desk.home.resolve(data.records.path)).to_pylist())
+        records = await asyncio.to_thread(desk.read_universe, data.records)
         batch = Batch(
             "snapshot",
             records,
@@ -139,8 +138,10 @@ async def take_snapshot(event: Event[UniverseSnapshot], *, desk: Desk) -> Events
 
 
 async def obey(event: Event[Command], *, desk: Desk) -> Events:
-    """`retire`; other kinds are other services'."""
+    """`retire` and `import`; other kinds are other services'."""
     command = event.data
+    if command.kind == "import":
+        return [await _import(event, desk)]
     if command.kind != "retire":
         return []
     symbols = command.arguments.get("symbols")
@@ -159,6 +160,26 @@ async def obey(event: Event[Command], *, desk: Desk) -> Events:
     outcome = "refused" if refused and not result.changed and not result.unchanged else "done"
     references = {"retired": list(result.changed), "refused": refused, "catalog_version": result.version}
     return [_answer(event, outcome, text, references, desk)]
+
+
+async def _import(event: Event[Command], desk: Desk) -> Event[Any]:
+    """Take over an existing house: `folder`; without `apply` only say what would be taken and what is refused."""
+    folder, apply = event.data.arguments.get("folder"), event.data.arguments.get("apply") is True
+    if not isinstance(folder, str) or not folder:
+        return _answer(event, "refused", "import names no folder; next: asof import DIR", {}, desk)
+    async with desk.writing:
+        try:
+            plans = await asyncio.to_thread(desk.plan_import, folder)
+        except (ContractError, NotFoundError) as fault:
+            return _answer(event, "refused", str(fault), {}, desk)
+        for plan in plans if apply else ():
+            await commit(plan.catalog, plan.batches, desk)
+        reports = [plan.done() if apply else plan.report for plan in plans]
+        if apply:
+            await asyncio.to_thread(desk.exports.refresh)
+    refused = sum(len(report.refused) for report in reports)
+    text = ("taken over" if apply else "would be taken over") + (f"; {refused} refused by name" if refused else "")
+    return _answer(event, "done", text, {"files": [report.as_dict() for report in reports]}, desk)
 
 
 def _answer(event: Event[Command], outcome: Any, message: str, references: Mapping[str, Any], desk: Desk) -> Event[Any]:

@@ -37,6 +37,30 @@ class Lease(Protocol):
         ...
 
 
+class ImportPlan(Protocol):
+    """One file of another house: what would be written to which catalog, and what is refused."""
+
+    @property
+    def catalog(self) -> Catalog: ...
+
+    @property
+    def batches(self) -> Sequence[Batch]: ...
+
+    @property
+    def report(self) -> ImportReport: ...
+
+    def done(self) -> ImportReport:
+        """The report after the batches were committed."""
+        ...
+
+
+class ImportReport(Protocol):
+    @property
+    def refused(self) -> Mapping[str, Sequence[str]]: ...
+
+    def as_dict(self) -> dict[str, Any]: ...
+
+
 class RunViews(Protocol):
     """What each run saw, whatever other runs did."""
 

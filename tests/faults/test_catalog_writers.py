@@ -24,7 +24,6 @@ from services.catalog import MetadataCatalog
 from services.catalog.adapters.lease import RedisLease
 from services.catalog.domain.decide import Batch
 from services.catalog.handlers import Desk, commit
-from shared.paths import Home
 
 LEASE_S = 0.08
 T = datetime(2024, 1, 1, tzinfo=UTC)
@@ -51,8 +50,7 @@ async def write_until_told(root: Path, url: str, notes: Path, name: str, stop: P
     async with AsyncRedis.from_url(url) as redis:
         lease = RedisLease(lambda: f"{os.getpid()}-{name}", lasts_s=LEASE_S)
         lease.connect(redis)
-        home = Home.at(root.parent)
-        desk = Desk(home, catalog, catalog, None, None, lambda: T, lease, asyncio.Lock())  # type: ignore[arg-type]
+        desk = Desk(catalog, catalog, None, None, lambda: T, None, None, lease, asyncio.Lock())  # type: ignore[arg-type]
         ours = os.open(notes / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         number = 0
         while not stop.exists():
@@ -167,7 +165,7 @@ async def test_a_holder_from_before_is_refused_by_its_number_and_takes_the_lease
                 catalog.apply([Batch("upsert", [{"symbol": "T:B"}], T, T)], epoch=late)
             with pytest.raises(StaleEpochError):
                 catalog.apply([Batch("upsert", [{"symbol": "T:A"}], T, T)], epoch=early)
-        desk = Desk(Home.at(tmp_path), catalog, catalog, None, None, lambda: T, lease, asyncio.Lock())  # type: ignore[arg-type]
+        desk = Desk(catalog, catalog, None, None, lambda: T, None, None, lease, asyncio.Lock())  # type: ignore[arg-type]
         (result,) = await commit(catalog, [Batch("upsert", [{"symbol": "T:A"}], T, T)], desk)
         assert result.inserted == ("T:A",)
 

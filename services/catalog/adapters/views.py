@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 from services.catalog.adapters.catalog import ExchangeCatalog, MetadataCatalog
 from services.catalog.adapters.frames import history_frame, write_frame
 from services.catalog.domain.schema import SYMBOLS
+from shared.errors import IntegrityError
 from shared.events import FileRef
-from shared.files import sha256_file
+from shared.files import sha256_bytes, sha256_file
 from shared.paths import Home
 
 
@@ -42,6 +43,25 @@ class RunViewFiles:
             return
         whole = pa.concat_tables(parts).to_pandas().drop_duplicates("symbol", keep="last").sort_values("symbol")
         write_frame(whole, run.metadata, metadata={"run_id": run_id})
+
+
+def read_universe(home: Home, ref: FileRef) -> list[dict[str, Any]]:
+    """The records of a universe that was announced. Raises IntegrityError when the file is another one: whoever is
+    absent from it would be retired."""
+    path = home.resolve(ref.path)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as fault:
+        raise IntegrityError(f"{ref.path} is gone", cause=str(fault), fix="asof discover") from fault
+    found = sha256_bytes(data)
+    if found != ref.sha256:
+        raise IntegrityError(
+            f"{ref.path} is not the file that was announced",
+            cause=f"sha256 {found[:12]}…, announced was {ref.sha256[:12]}…",
+            fix="asof discover",
+        )
+    records: list[dict[str, Any]] = pq.read_table(pa.BufferReader(data)).to_pylist()
+    return records
 
 
 class ExportFiles:
