@@ -6,10 +6,13 @@ import threading
 
 import numpy as np
 import pandas as pd
+import structlog
 
 from services.features.domain.sessions import Sessions, Stamps
 
+log = structlog.get_logger(__name__)
 _FROM = "1990-01-01"
+_SHOWN = 200
 
 
 class ExchangeCalendars:
@@ -29,13 +32,21 @@ class ExchangeCalendars:
 def _load(calendar: str) -> Sessions | None:
     import exchange_calendars
 
-    try:
-        found = exchange_calendars.get_calendar(calendar, start=_FROM)
-    except exchange_calendars.errors.InvalidCalendarName:
+    # Some calendars begin later than we ask; their own beginning is then all there is.
+    for start in (_FROM, None):
+        try:
+            found = exchange_calendars.get_calendar(calendar, start=start)
+        except exchange_calendars.errors.InvalidCalendarName:
+            return None
+        except ValueError as fault:
+            cause = str(fault)[:_SHOWN]
+        else:
+            break
+    else:
+        # A calendar that contradicts itself (XTAE of exchange-calendars 4.13) is one that nobody knows: bars are then
+        # known at the end of their date, later than they were, and their symbols' neighbours go on.
+        log.warning("calendar_unusable", calendar=calendar, cause=cause)
         return None
-    except ValueError:
-        # Some calendars begin later than we ask; their own beginning is then all there is.
-        found = exchange_calendars.get_calendar(calendar)
     return Sessions(_stamps(found.sessions), _stamps(found.opens), _stamps(found.closes))
 
 
