@@ -78,7 +78,8 @@ def rate(
     sound = replace(batch, values=report.adjusted.values).rows(_mask(kept, len(batch)))
     features = _features(sound, report.usable[kept], rules)
     features, broken = FeatureStoreSchema.inspect(features)
-    inconsistent = FeatureConsistencyValidator(as_of, rules, markets).inspect(features)
+    due = dict(zip(batch.symbols, np.bincount(batch.codes[kept], minlength=len(batch.symbols)).tolist(), strict=True))
+    inconsistent = FeatureConsistencyValidator(as_of, rules, markets, due).inspect(features)
     refused = {
         symbol: _refusal(_of_what_was_known(symbol, finding, bars)) for symbol, finding in report.rejected.items()
     }

@@ -198,6 +198,21 @@ def test_hourly_bars_of_a_market_with_a_calendar_have_no_gaps_by_day():
     assert result.report.warnings == {}
 
 
+def test_ratings_are_held_against_the_number_of_bars_that_were_let_in(monkeypatch):
+    import services.features.domain.rating as module
+
+    held = {}
+    real = module.FeatureConsistencyValidator.inspect
+
+    def inspect(validator, features):
+        held.update(validator.due)
+        return real(validator, features)
+
+    monkeypatch.setattr(module.FeatureConsistencyValidator, "inspect", inspect)
+    rated({"X:A": made.bars(60), "X:B": made.bars(45, start="2021-01-19"), "X:INF": TOXIC["X:INF"][1]})
+    assert held == {"X:A": 60, "X:B": 45, "X:INF": 0}
+
+
 def test_a_price_that_never_moves_is_no_series():
     """Its ADX is 0/0 for ever: a fifth of its values."""
     assert rated({"X:A": made.flat(60)}).refused["X:A"].finding.code == "nan_density"
