@@ -149,7 +149,10 @@ def _fact(key: str, stated: Stated, batch: Batch, known: datetime, before: Timel
     kind, fields, sources = stated
     asked = batch.known if batch.effective is None else batch.effective
     fact = Fact(key, asked, known, kind, fields, batch.event_id, batch.run_id, batch.source, sources)
-    if any(_is_redelivery(fact, other) for other in before.facts):
+    if fact.event_id is not None:
+        if any(other.event_id == fact.event_id for other in before.facts):
+            return None
+    elif any((other.asked or other.effective) == asked and _is_redelivery(fact, other) for other in before.facts):
         return None
     if batch.effective is None:
         # An announced future change does not count: the present may still be observed before it.
@@ -160,8 +163,7 @@ def _fact(key: str, stated: Stated, batch: Batch, known: datetime, before: Timel
 
 
 def _is_redelivery(fact: Fact, stored: Fact) -> bool:
-    if fact.event_id is not None:
-        return fact.event_id == stored.event_id
+    """Without an id: the same instant, before any clock moved it, and the same content."""
     return (
         fact.effective == (stored.asked or stored.effective)
         and fact.kind == stored.kind

@@ -164,15 +164,15 @@ class Timeline:
         """With the facts that were learned at one instant, together."""
         group = [self._resolved(fact) for fact in group]
         facts = (*self.facts, *group)
-        if self.last is None or all(fact.effective > self.last for fact in group):
+        is_newest = self.last is None or all(fact.effective > self.last for fact in group)
+        if is_newest:
             rows = _replay(group, self.schema, self.rows)
         else:
             rows = _replay(facts, self.schema)
         stood = self._stood
-        for place, row in enumerate(rows):
+        for place in range(max(0, len(self.rows) - 1) if is_newest else 0, len(rows)):
+            row = rows[place]
             old = self.rows[place] if place < len(self.rows) else None
-            if row is old:
-                continue
             if old is not None and _is_same_row(row, old):
                 rows[place] = row._replace(updated=old.updated)
                 continue
@@ -222,7 +222,13 @@ def _settled(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return one == other or all(same(value, other[name]) for name, value in one.items())
+    if one is other:
+        return True
+    for name, value in one.items():  # a loop, because this is most of what a decision does
+        stored = other[name]
+        if value is not stored and value != stored and not same(value, stored):
+            return False
+    return True
 
 
 def _is_same_row(one: Row, other: Row) -> bool:
