@@ -30,7 +30,7 @@ QUICK = {
     "series_timeout_s": 1.5,
     "backoff_s": 0.05,
     "backoff_cap_s": 0.2,
-    "body_cap": 2**22,
+    "body_cap": 2**20,
     "patience_s": 3,
 }
 # The same bounds, reached sooner: a test has a handful of requests where a day has thousands.

@@ -232,15 +232,15 @@ async def test_four_replicas_provoke_no_push_back_from_published_limits(tmp_path
 
 
 async def test_limits_halved_without_notice_are_adapted_to(tmp_path, redis_port):
-    symbols = [symbol for symbol in universe(0, 20) if symbol.startswith("OKX")]
+    symbols = [symbol for symbol in universe(0, 12) if symbol.startswith("OKX")]
     async with (
-        replaying(made_source(until=NOW, pairs=20)) as (replay, base),
+        replaying(made_source(until=NOW, pairs=12)) as (replay, base),
         fleet(base, redis_port, tmp_path, replicas=2, paces=PACES, patience_s=20, bars_batch=10) as members,
     ):
         replay.meters["okx"].factor = 0.5
         published = await carry_out(members, symbols)
     _, hydrated, failures = check_outcomes(published, symbols)
     assert failures == []
-    assert len(hydrated) == 40
+    assert len(hydrated) == 24
     refused = replay.record.stats()["okx"]["limit_crossed"]
     assert refused <= 12, "the fleet goes on asking as fast as before"

@@ -13,9 +13,8 @@ from ipaddress import ip_address
 from typing import Any, Literal
 
 import httpx
-from pydantic_core import from_json
 
-from services.fetcher.adapters.text import printable
+from services.fetcher.adapters.text import printable, read_json
 from services.fetcher.domain.faults import (
     BadRequest,
     Banned,
@@ -215,7 +214,7 @@ def parse_json(raw: bytes, *, host: str, status: int, headers: Mapping[str, str]
     if "json" not in kind and kind != "text/plain":
         raise Untrusted(f"answers with {kind or 'no content type'!r}, not JSON", host=host, status=status)
     try:
-        return from_json(raw, allow_inf_nan=False)
+        return read_json(raw)
     except ValueError as fault:
         reason = str(fault)
         if "recursion" in reason:

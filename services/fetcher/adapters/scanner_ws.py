@@ -13,13 +13,12 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from pydantic_core import from_json
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
 
 from services.fetcher.adapters.frames import HEARTBEAT, call, frame, is_about, read_frames, series_rows, words
 from services.fetcher.adapters.http import host_of, observed_clock, status_fault
-from services.fetcher.adapters.text import safe_text
+from services.fetcher.adapters.text import read_json, safe_text
 from services.fetcher.domain.faults import (
     BadRequest,
     Garbled,
@@ -270,7 +269,7 @@ class _Connection:
                     await self._send(frame(payload))
                     continue
                 try:
-                    data = from_json(payload, allow_inf_nan=False)
+                    data = read_json(payload)
                 except ValueError as fault:
                     raise Garbled("a frame is no JSON", host=self._host, cause=str(fault)[:300]) from fault
                 if isinstance(data, dict) and isinstance(data.get("m"), str) and isinstance(data.get("p"), list):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import unicodedata
 from typing import Any
+
+from pydantic_core import from_json
 
 from services.fetcher.domain.faults import Untrusted
 
@@ -28,3 +31,18 @@ def safe_text(value: Any, name: str, *, symbol: str, host: str) -> str | None:
 def printable(words: str) -> str:
     """An upstream's own words on one line that a terminal may print, cut to a sensible length."""
     return "".join(char if char.isprintable() else " " for char in words)[:MAX_QUOTED].strip()
+
+
+def read_json(raw: bytes | str) -> Any:
+    """JSON without NaN and infinities. Raises ValueError.
+
+    A series is thousands of small lists that are all alive and hold no cycle: looking for garbage among them while they
+    are made takes longer than reading them.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return from_json(raw, allow_inf_nan=False)
+    finally:
+        if collecting:
+            gc.enable()
