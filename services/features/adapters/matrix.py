@@ -20,7 +20,8 @@ _NAT = np.iinfo(np.int64).min
 
 def closed_rows(table: pa.Table) -> pa.Table:
     """Rows of closed bars: a screener's current values are no part of a matrix."""
-    return table.filter(pc.is_in(table["source"].cast(pa.string()), pa.array([LOCAL])))
+    closed = pc.is_in(table["source"].cast(pa.string()), pa.array([LOCAL]))
+    return table if pc.all(closed).as_py() else table.filter(closed)
 
 
 def to_matrix(table: pa.Table, symbols: Sequence[str] | None, features: Sequence[str]) -> pd.DataFrame:
