@@ -77,7 +77,7 @@ class Stopwatch:
 
 
 async def timed(count: int, work: Callable[[_Done, asyncio.Event], Awaitable[Any]]) -> Rate:
-    """How fast `work` handles events: it reports how many it handled, 0 when it begins, and ends with the asyncio.Event."""
+    """How fast `work` handles events: it reports how many at a time, first 0, and ends when the event is set."""
     left, over = count, asyncio.Event()
     watch: Stopwatch | None = None
     rate: Rate | None = None

@@ -163,17 +163,20 @@ class Worker:
     async def _attempt(self, pair: Pair) -> list[Outgoing] | None:
         """What the handler wants published, or None when it failed and the entry was dealt with."""
         entry, event = pair
-        with structlog.contextvars.bound_contextvars(run_id=event.runid, event_id=event.id, stream=self.stream):
-            try:
-                return await self._call([pair])
-            except TerminalError as fault:
-                await self._give_up(entry, event, fault)
-            except Exception as fault:  # noqa: BLE001  (a handler's fault of any kind: delivered again, then dead-lettered)
-                failures = await self._bus.count(self._failures, entry.id)
-                if failures >= self._settings.max_deliveries:
-                    await self._give_up(entry, event, fault, failures)
-                else:
-                    self._deliver_again(entry, fault, failures)
+        # bound_contextvars would copy the whole context each time.
+        bound = structlog.contextvars.bind_contextvars(run_id=event.runid, event_id=event.id, stream=self.stream)
+        try:
+            return await self._call([pair])
+        except TerminalError as fault:
+            await self._give_up(entry, event, fault)
+        except Exception as fault:  # noqa: BLE001  (a handler's fault of any kind: delivered again, then dead-lettered)
+            failures = await self._bus.count(self._failures, entry.id)
+            if failures >= self._settings.max_deliveries:
+                await self._give_up(entry, event, fault, failures)
+            else:
+                self._deliver_again(entry, fault, failures)
+        finally:
+            structlog.contextvars.reset_contextvars(**bound)
         return None
 
     async def _call(self, pairs: list[Pair]) -> list[Outgoing]:
