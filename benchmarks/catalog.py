@@ -57,11 +57,11 @@ def facts(symbols: int, versions: int = 1) -> pa.Table:
     count = symbols * versions
     which = np.repeat(np.arange(symbols), versions)
     turn = np.tile(np.arange(versions), symbols)
-    names = pa.array([name_of(number) for number in range(symbols)])
+    names: Any = pa.array([name_of(number) for number in range(symbols)])
     columns: dict[str, Any] = {}
     for one in arrow_schema(SYMBOLS):
         if one.name == "symbol":
-            columns[one.name] = names if versions == 1 else names.take(pa.array(which))
+            columns[one.name] = names if versions == 1 else names.take(which)
         elif one.name == "kind":
             columns[one.name] = pa.array(["record"] * count).dictionary_encode()
         elif one.name in {"effective", "known"}:
@@ -70,9 +70,10 @@ def facts(symbols: int, versions: int = 1) -> pa.Table:
             columns[one.name] = pa.array(np.full(count, (1 << len(SYMBOLS.attributes)) - 1))
         elif one.name in FEW:
             columns[one.name] = pa.array([f"{one.name}{code}" for code in random.integers(0, 20, symbols)])
-            columns[one.name] = columns[one.name].dictionary_encode().take(pa.array(which))
+            columns[one.name] = columns[one.name].dictionary_encode().take(which)
         elif one.name in {"base", "description"}:
-            columns[one.name] = pa.array([f"{one.name} of {number}" for number in range(symbols)]).take(pa.array(which))
+            columns[one.name] = pa.array([f"{one.name} of {number}" for number in range(symbols)])
+            columns[one.name] = columns[one.name].take(which)
         elif pa.types.is_floating(one.type):
             columns[one.name] = pa.array((random.integers(1, 10_000, symbols)[which] + turn) / 100)
         elif pa.types.is_boolean(one.type):
@@ -266,7 +267,7 @@ def upserts(sizes: list[int], repeat: int, console: Console) -> None:
             memory = resident() - before
             sqlite_step, connection = of_sqlite(folder, base)
             steps: dict[str, Step] = {
-                "catalog": lambda records, number, catalog=catalog: catalog.upsert_symbols(  # type: ignore[misc,dict-item]
+                "catalog": lambda records, number, catalog=catalog: catalog.upsert_symbols(  # type: ignore[misc]
                     records, known_at=datetime.fromtimestamp(START / 1e6 + number + 1000, UTC), run_id="run-1"
                 ),
                 "SQLite, WAL, synchronous=FULL": sqlite_step,
@@ -337,7 +338,7 @@ def joins(pairs: int, console: Console) -> None:
         stamps = pd.DatetimeIndex(START + random.integers(0, versions * DAY, pairs), dtype="datetime64[us]")
         names = np.array([name_of(number) for number in range(symbols)])
         text = pd.DataFrame({"symbol": pd.Series(names[which]), "ts": stamps.tz_localize("UTC")})
-        coded = text.assign(symbol=pd.Categorical.from_codes(which, categories=pd.Index(names)))  # type: ignore[arg-type]
+        coded = text.assign(symbol=pd.Categorical.from_codes(which, categories=pd.Index(names)))
         first = Times()
         first.take(lambda: catalog.join(text.head(1), columns=["tick_size"]))
         panel, codes = catalog._panel(None), catalog._book.codes

@@ -165,10 +165,7 @@ class Timeline:
         group = [self._resolved(fact) for fact in group]
         facts = (*self.facts, *group)
         is_newest = self.last is None or all(fact.effective > self.last for fact in group)
-        if is_newest:
-            rows = _replay(group, self.schema, self.rows)
-        else:
-            rows = _replay(facts, self.schema)
+        rows = _replay(group, self.schema, self.rows) if is_newest else _replay(facts, self.schema)
         stood = self._stood
         for place in range(max(0, len(self.rows) - 1) if is_newest else 0, len(rows)):
             row = rows[place]
