@@ -1,7 +1,8 @@
-"""get, history and retire: a symbol's versions."""
+"""get, history, retire and import: a symbol's versions."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
+    from shared.events import CommandResult
+
 Symbol = Annotated[str, typer.Argument(help="EXCHANGE:TICKER")]
 AsOf = Annotated[str | None, typer.Option("--as-of", help="the instant whose values to show; now when absent")]
 KnownAt = Annotated[str | None, typer.Option("--known-at", help="as the catalog knew it at that instant")]
@@ -21,6 +24,7 @@ def register(app: typer.Typer) -> None:
     app.command()(get)
     app.command()(history)
     app.command()(retire)
+    app.command("import")(import_house)
 
 
 def get(symbol: Symbol, as_of: AsOf = None, known_at: KnownAt = None, as_json: AsJson = False) -> None:
@@ -58,6 +62,35 @@ def retire(
     from asof.cli.ask import ask
 
     ask("retire", {"symbols": symbols}, as_json=as_json)
+
+
+def import_house(
+    folder: Annotated[Path, typer.Argument(help="with symbols.parquet, exchanges.parquet or both; below ASOF_HOME")],
+    apply: Annotated[
+        bool, typer.Option("--apply", help="take over what is sound; without it nothing is written")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look at an existing house's catalog, name what is refused and why, and with --apply take over the rest."""
+    from asof.cli.ask import published, refuse_unless_done
+
+    result = published("import", {"folder": str(folder.absolute()), "apply": apply})
+    emit(result.model_dump(mode="json"), as_json=as_json, render=lambda console: _draw_import(console, result))
+    refuse_unless_done(result)
+
+
+def _draw_import(console: Console, result: CommandResult) -> None:
+    console.print(f"{result.outcome}: {result.message}", soft_wrap=True)
+    files: Any = result.references.get("files", ())
+    for file in files:
+        counts = "  ".join(f"{name} {file[name]:,}" for name in ("rows", "keys", "versions", "retired", "repeated"))
+        console.print(f"\n{file['file']}  {counts}", style="bold", soft_wrap=True)
+        if file["ignored_columns"]:
+            console.print(f"  columns that nobody reads here: {', '.join(file['ignored_columns'])}", soft_wrap=True)
+        for key, flaws in file["refused"].items():
+            console.print(f"  refused {key}: {'; '.join(flaws)}", style="red", soft_wrap=True)
+        if file["catalog_version"] is None and result.outcome == "done":
+            console.print("  next: the same command with --apply", style="cyan")
 
 
 def _draw_record(console: Console, record: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from services.catalog.settings import Settings
 from services.catalog.takeover import plan_import
 from shared.bus import Bus, Service, Subscription
 from shared.clock import Clock, system_clock
-from shared.paths import Home
+from shared.paths import Home, ensure_safe_path
 
 
 def create_app(settings: Settings, *, clock: Clock = system_clock) -> Service:
@@ -29,7 +29,9 @@ def create_app(settings: Settings, *, clock: Clock = system_clock) -> Service:
         exports=ExportFiles(home, symbols, exchanges),
         clock=clock,
         read_universe=lambda ref: read_universe(home, ref),
-        plan_import=lambda folder: plan_import(folder, symbols, exchanges, clock),
+        plan_import=lambda folder: plan_import(
+            ensure_safe_path(folder, [home.root], must_exist=True), symbols, exchanges, clock
+        ),
         lease=lease,
         writing=asyncio.Lock(),
     )

@@ -166,8 +166,8 @@ async def test_a_universe_whose_file_is_not_the_one_that_was_announced_retires_n
 async def test_retire_and_import_are_carried_out_on_command_and_exported(tmp_path: Path, redis_url: str) -> None:
     home = Home.at(tmp_path / "home")
     MetadataCatalog.open(home.symbols_table).upsert_symbols([{"symbol": "PSE:JFC"}], known_at=T)
-    old = tmp_path / "old"
-    old.mkdir()
+    old = home.root / "old"  # a stream may name no folder outside the house
+    old.mkdir(parents=True)
     stamps = pd.to_datetime(["2020-01-01", "2020-01-01"], utc=True)
     ends = pd.to_datetime([None, "2019-01-01"], utc=True)
     frame = pd.DataFrame({"symbol": ["PSE:BDO", "PSE:BAD"], "valid_from": stamps, "valid_until": ends})
