@@ -11,6 +11,7 @@ import pyarrow as pa
 from asof.cli.differences import Differences
 from asof.lakehouse import Lakehouse
 from services.auditor import decided_coverage, hydrated_bars
+from services.features.adapters.adjustments import LakehouseAdjustments
 from services.features.adapters.bars import LakehouseBars
 from services.features.adapters.calendars import ExchangeCalendars
 from services.features.adapters.rows import SCHEMA, from_parquet, staged_rows
@@ -65,13 +66,15 @@ def reproduce(lake: Lakehouse, run_id: str) -> Reproduction:
     record = workspace.record(run_id)
     _check_rules(record)
     journal = hydrated_bars(home, run_id)
-    stage = Stage(LakehouseBars(home), ExchangeCalendars(), workspace)
+    bars, calendars = LakehouseBars(home), ExchangeCalendars()
     differences, used = Differences(), dict[str, Bars]()
     unusable: dict[str, str] = {}
     for ref in sorted(coverage.staged, key=_batch):
         receipt = _receipt(home, run_id, _batch(ref))
-        wanted = _inputs(stage, record, receipt, journal)
-        used |= {bars.symbol: bars for bars in wanted}
+        wanted = _inputs(bars, record, receipt, journal)
+        used |= {one.symbol: one for one in wanted}
+        book = LakehouseAdjustments(home, version=receipt.adjustments_version)
+        stage = Stage(bars, calendars, workspace, book)
         said = stage_batch(stage, record, batch=_batch(ref), event_id=receipt.event_id, wanted=wanted)
         refused = said.rejected.keys() - receipt.said.rejected.keys()
         unusable |= {symbol: said.rejected[symbol].failure.message for symbol in sorted(refused)}
@@ -126,13 +129,15 @@ def _receipt(home: Home, run_id: str, batch: int) -> Receipt:
     return receipt
 
 
-def _inputs(stage: Stage, record: RunRecord, receipt: Receipt, journal: Mapping[str, Sequence[Bars]]) -> Sequence[Bars]:
+def _inputs(
+    bars: LakehouseBars, record: RunRecord, receipt: Receipt, journal: Mapping[str, Sequence[Bars]]
+) -> Sequence[Bars]:
     """The bars that the batch was rated from: those of its event, or the stored ones that the run pinned."""
     if receipt.event_id in journal:
         return journal[receipt.event_id]
     symbols = (*(one.symbol for one in receipt.said.staged), *receipt.said.rejected)
     pinned = [symbol for symbol in symbols if symbol in record.pins]
-    return [stage.bars.pinned(record.interval, symbol, record.pins[symbol]) for symbol in pinned]
+    return [bars.pinned(record.interval, symbol, record.pins[symbol]) for symbol in pinned]
 
 
 def _staged(home: Home, ref: FileRef) -> pa.Table:

@@ -21,6 +21,7 @@ import asof.cli
 from asof import Lakehouse
 from asof.cli.reproducing import reproduce
 from services.auditor import new_key
+from services.features.adapters.adjustments import LakehouseAdjustments
 from shared.paths import Home
 from shared.tables import Changes, NewSegment, open_table
 from tests.e2e.conftest import AS_OF, ROOT, House
@@ -237,6 +238,15 @@ def test_a_run_is_reproduced_cell_by_cell_and_a_changed_input_is_named(promoted:
         differs = reproduce(lake, "whole")
         assert list(differs.unusable) == [TWO[0]]
         assert not differs.reproduced
+
+    # A split that somebody recorded since then is not what the run knew.
+    closes = lake.bars(TWO[0])["close"]
+    day = closes.pct_change().abs().idxmax()
+    book = LakehouseAdjustments(house.home)
+    factor = closes[day] / closes.shift()[day]
+    book.record(TWO[0], day.date(), float(factor), recorded_by="ben", reason="a test of what a run knew")
+    assert reproduce(lake, "whole").reproduced
+    book.withdraw(TWO[0], day.date(), recorded_by="ben", reason="the test is over")
 
     # And the artifact that pins them all.
     with changed(house.home.run("whole").coverage, b'"table_version": 1', b'"table_version": 2'):
