@@ -27,6 +27,7 @@ from services.fetcher.ports import Turn
 _PREFIX = "asof:pace:"
 _KEPT_MS = 86_400_000
 _POLL_S = 0.02
+_ASKING = 24  # connections that those who wait for a turn use at once, of the hundred that the client allows
 _GRANTED, _CLOSED, _FULL, _EMPTY = range(4)
 
 _ACQUIRE = """
@@ -123,6 +124,7 @@ class RedisPace:
         self._sleep = sleep
         self._held: dict[str, set[str]] = {}
         self._renewing: asyncio.Task[None] | None = None
+        self._asking = asyncio.Semaphore(_ASKING)
         self._redis: Redis
         self._acquire: Any
         self._release: Any
@@ -139,10 +141,11 @@ class RedisPace:
         ticket = uuid4().hex
         waited = 0.0
         while True:
-            outcome, wait_ms, down_ms = await self._acquire(
-                keys=_keys(venue),
-                args=[ticket, weight, pace.rate, pace.burst, pace.at_once, self._lease_ms, _KEPT_MS],
-            )
+            async with self._asking:
+                outcome, wait_ms, down_ms = await self._acquire(
+                    keys=_keys(venue),
+                    args=[ticket, weight, pace.rate, pace.burst, pace.at_once, self._lease_ms, _KEPT_MS],
+                )
             if _cancelled():
                 if outcome == _GRANTED:
                     await self._redis.zrem(_keys(venue)[1], ticket)
