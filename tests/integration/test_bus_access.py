@@ -1,0 +1,128 @@
+"""Every service works as a user who may do nothing but its work; checked on a real server, both ways."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis as SyncRedis
+from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError
+
+from shared.bus import Job, Subscription, client
+from shared.bus.access import CLI, USERS, access_file
+from shared.bus.letterbox import drop, letters, replay_all
+from shared.errors import TerminalError, TransientError
+from shared.events import Event
+from shared.streams import SERVICES, STREAMS, consumed_by, published_by
+from tests.integration.bus_parts import QUICK, Seen, attempted, run, running, service, task, until
+from tests.redis_server import RedisServer, running_server
+
+EAGER = QUICK.model_copy(update={"upkeep_s": 0.1, "keep_s": 0.01, "archive_keep_s": 0.01, "trim_roughly": False})
+
+
+def password(user: str) -> str:
+    return f"of-{user}"
+
+
+@pytest.fixture
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A server with an access-list file; the default user is off."""
+    folder = tmp_path_factory.mktemp("redis")
+    users = folder / "users.acl"
+    users.write_text("user default on nopass ~* &* +@all\n")
+    with running_server(folder, "--aclfile", str(users)) as server:
+        users.write_text(access_file({user: hashlib.sha256(password(user).encode()).hexdigest() for user in USERS}))
+        with SyncRedis.from_url(server.url()) as redis:
+            redis.acl_load()
+        yield server
+
+
+def url(server: RedisServer, user: str) -> str:
+    return f"unix://{user}:{password(user)}@{server.socket}?db=0"
+
+
+async def test_each_service_can_do_all_its_work_as_its_own_user(guarded: RedisServer, tmp_path: Path) -> None:
+    mended = False
+
+    async def fetch(event: Event[Any], calls: int) -> Sequence[Event[Any]]:
+        if event.data.batch == 1 and calls == 1:
+            raise TransientError("not yet")
+        if event.data.batch == 2 and not mended:
+            raise TerminalError("poison")
+        return [attempted(event.data.run_id, event.data.batch)]
+
+    async def tick() -> Sequence[Event[Any]]:
+        return [task("job")]
+
+    fetched, audited, opened = Seen(fetch), Seen(), Seen()
+    special = {
+        ("fetcher", "fetch-tasks"): fetched,
+        ("auditor", "fetch-attempted"): audited,
+        ("auditor", "run-candidates"): opened,
+    }
+    async with AsyncExitStack() as stack:
+        for name in SERVICES:
+            subscriptions = [Subscription(stream, special.get((name, stream), Seen())) for stream in consumed_by(name)]
+            jobs = (Job("tick", 0.2, tick),) if name == "fetcher" else ()
+            one = service(name, tmp_path, *subscriptions, jobs=jobs)
+            await stack.enter_async_context(running(one, url=url(guarded, name), settings=EAGER))
+        await client.publish(url(guarded, CLI), [run("r1")])
+        async with Redis.from_url(url(guarded, "fetcher")) as redis:
+            for batch in range(1, 4):
+                await redis.xadd("fetch-tasks", {"data": task("r1", batch).to_json()})
+
+            async def trimmed() -> bool:
+                return await redis.xlen("fetch-tasks") < 4
+
+            assert {event.data.batch for event in await audited.until(3)} >= {1, 3}
+            await opened.until(1)
+            await until(trimmed)
+        await until(lambda: _one_letter(guarded))
+        mended = True
+        assert len((await replay_all(url(guarded, CLI), by="ana")).put_back) == 1
+        await audited.until(4)
+        (letter,) = await letters(url(guarded, CLI))
+        await drop(url(guarded, CLI), [letter.id], by="ana", reason="seen")
+
+
+async def _one_letter(server: RedisServer) -> bool:
+    return len(await letters(url(server, CLI))) == 1
+
+
+@pytest.mark.parametrize("name", USERS)
+async def test_what_a_user_does_not_need_is_refused(guarded: RedisServer, name: str) -> None:
+    foreign = [stream for stream in STREAMS if stream not in {*consumed_by(name), *published_by(name)}]
+    refused: list[tuple[Any, ...]] = [
+        ("FLUSHALL",),
+        ("FLUSHDB",),
+        ("CONFIG", "GET", "*"),
+        ("CONFIG", "SET", "appendonly", "no"),
+        ("KEYS", "*"),
+        ("SCAN", "0"),
+        ("ACL", "LIST"),
+        ("SHUTDOWN",),
+        ("SET", "anything", "1"),
+        ("DEL", "asof:seen:nobody:fetch-tasks"),
+        ("EVAL", "return redis.call('GET', KEYS[1])", "1", "anything"),
+    ]
+    if name != CLI:
+        refused += [("XADD", stream, "*", "data", "1") for stream in foreign]
+        refused += [("XRANGE", stream, "-", "+") for stream in foreign]
+        refused += [("HSET", "asof:dead-letters:handled", "1-1", "{}")]
+    if name != "catalog":
+        refused += [("SET", "asof:catalog:lease", "1")]
+    async with Redis.from_url(url(guarded, name)) as redis:
+        for command in refused:
+            with pytest.raises(NoPermissionError):
+                await redis.execute_command(*command)
+
+
+async def test_without_a_user_nothing_is_answered(guarded: RedisServer) -> None:
+    async with Redis.from_url(guarded.url()) as redis:
+        with pytest.raises(Exception, match="authenticated"):
+            await redis.ping()
