@@ -7,7 +7,7 @@ Timelines are made when they are asked for and kept for as many keys as a workin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import repeat
 
@@ -15,11 +15,12 @@ import numpy as np
 
 from services.catalog.adapters.arrow import Column, Rows, pa, pc
 from services.catalog.adapters.chunk import SMALL, Chunk, Codes, chunks_of, joined
-from services.catalog.adapters.facts import instant_of, plain
+from services.catalog.adapters.facts import instant_of, micros, plain
 from services.catalog.domain.schema import Schema
 from services.catalog.domain.versions import Fact, Timeline
 
 _CHUNKS = 48
+_WAITING = 32
 _KEPT_TIMELINES = 50_000
 
 
@@ -30,7 +31,9 @@ class Book:
         self.schema = schema
         self.names: list[str] = []
         self.codes: dict[str, int] = {}
-        self.chunks: list[Chunk] = []
+        self._chunks: list[Chunk] = []
+        self._recent: dict[str, list[Fact]] = {}  # what this process wrote last, by key
+        self._waiting: list[Rows] = []  # the same, as it was written
         self._newest: int | None = None
         self._snapshots: set[str] = set()
         self._timelines: dict[str, Timeline] = {}
@@ -72,6 +75,38 @@ class Book:
 
     # -- growing
 
+    def note(self, facts: Sequence[Fact], rows: Rows) -> None:
+        """Take in facts that were just written as `rows`; they become columns when there are some, or when needed."""
+        for fact in facts:
+            if fact.kind == "snapshot":
+                if fact.event_id is not None:
+                    self._snapshots.add(fact.event_id)
+                continue
+            if fact.key not in self.codes:
+                self.codes[fact.key] = len(self.names)
+                self.names.append(fact.key)
+            self._recent.setdefault(fact.key, []).append(fact)
+            self._timelines.pop(fact.key, None)
+        newest = micros(facts[-1].known)
+        self._newest = newest if self._newest is None else max(self._newest, newest)
+        self._waiting.append(rows)
+        if len(self._recent) > SMALL or len(self._waiting) > _WAITING:
+            self._settle()
+
+    @property
+    def chunks(self) -> list[Chunk]:
+        self._settle()
+        return self._chunks
+
+    def _settle(self) -> None:
+        if self._waiting:
+            rows = pa.concat_tables(self._waiting, promote_options="default")
+            self._waiting, self._recent = [], {}
+            kept = self._timelines
+            self._timelines = {}
+            self.add(rows)
+            self._timelines = kept  # they have these facts already
+
     def keep(self, timelines: Mapping[str, Timeline]) -> None:
         """Remember these timelines, which are up to date."""
         if len(self._timelines) + len(timelines) > _KEPT_TIMELINES:
@@ -81,14 +116,15 @@ class Book:
 
     def add(self, rows: Rows) -> list[str] | None:
         """Take in stored rows, in order of commit; the keys they are about, None when they are very many."""
+        self._settle()
         rows = self._without_snapshots(rows.combine_chunks())
         if rows.num_rows == 0:
             return []
         codes = self._coded(rows[self.schema.key])
         newest = int(pc.max(rows["known"]).cast(pa.int64()).as_py())
         self._newest = newest if self._newest is None else max(self._newest, newest)
-        self.chunks.extend(chunks_of(codes, rows, self.schema))
-        if len(self.chunks) > _CHUNKS:
+        self._chunks.extend(chunks_of(codes, rows, self.schema))
+        if len(self._chunks) > _CHUNKS:
             self._merge()
         if len(codes) > SMALL:
             self._timelines.clear()
@@ -132,20 +168,22 @@ class Book:
     def _facts(self, keys: list[str]) -> dict[str, list[Fact]]:
         found: dict[str, list[Fact]] = {key: [] for key in keys}
         codes = np.fromiter((self.codes[key] for key in keys), np.int32, len(keys))
-        for chunk in self.chunks:
+        for chunk in self._chunks:
             for fact in chunk.facts(codes, self.names, self.schema):
                 found[fact.key].append(fact)
+        for key in keys:
+            found[key] += self._recent.get(key, ())
         return {key: _in_order(facts) for key, facts in found.items() if facts}
 
     def _merge(self) -> None:
         """Make one chunk of the newest small ones, each kind apart."""
-        rows, start = 0, len(self.chunks)
-        while start > 0 and len(self.chunks[start - 1].codes) <= 4 * max(rows, 256):
+        rows, start = 0, len(self._chunks)
+        while start > 0 and len(self._chunks[start - 1].codes) <= 4 * max(rows, 256):
             start -= 1
-            rows += len(self.chunks[start].codes)
-        tail = self.chunks[start:]
+            rows += len(self._chunks[start].codes)
+        tail = self._chunks[start:]
         merged = [joined(part) for part in _by_kind(tail) if part]
-        self.chunks = [*self.chunks[:start], *merged]
+        self._chunks = [*self._chunks[:start], *merged]
 
 
 def _in_order(facts: list[Fact]) -> list[Fact]:

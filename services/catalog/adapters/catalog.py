@@ -264,7 +264,10 @@ class MetadataCatalog:
         changes = Changes(append=(NewSegment(rows, key_column=self.schema.key),))
         token = base.epoch if epoch is None else epoch
         version = self._table.commit(base.version, changes, epoch=token, meta={"runs": runs})
-        self._take(rows, version)
+        self._book.note(facts, rows)
+        for fact in facts:
+            self._records.pop(fact.key, None)
+        self._moved(version)
         if sum(segment.first == segment.last for segment in base.segments) >= _DELTAS:
             with suppress(CommitConflict):
                 self._table.compact(small_only=True)
@@ -307,6 +310,9 @@ class MetadataCatalog:
         else:
             for key in touched:
                 self._records.pop(key, None)
+        self._moved(version)
+
+    def _moved(self, version: int) -> None:
         self._panels.clear()
         self._version = version
         self._next = self._manifest(version + 1)

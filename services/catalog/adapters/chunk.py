@@ -108,8 +108,9 @@ def chunks_of(codes: Codes, rows: Rows, schema: Schema) -> Iterator[Chunk]:
         values = None
         if not confirms:
             # The attribute that every key has stands for the number of rows where nothing is stated.
-            stated = [name for name in schema.attributes if name == "active" or _is_stated(part, name)]
-            values = _compact(part.select(stated))
+            stated = [name for name in schema.attributes if name != "active" and _is_stated(part, name)]
+            active = part["active"] if "active" in part.column_names else pa.nulls(len(places), pa.bool_())
+            values = _compact(part.select(stated).append_column("active", active))
         yield Chunk(own, effective, origin, shares, values)
 
 

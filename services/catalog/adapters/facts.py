@@ -19,7 +19,7 @@ SEEN = "seen"
 ORIGIN = ("kind", "known", "stated", "asked", "event_id", "run_id", "source", "sources")
 TYPES: dict[type, Any] = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 INSTANT = pa.timestamp("us", tz="UTC")
-_INSTANTS = ("effective", "known", "asked")
+_RARE = ("asked", "event_id", "run_id", "source", "sources")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICRO = timedelta(microseconds=1)
 
@@ -62,10 +62,14 @@ def to_rows(facts: Sequence[Fact], schema: Schema) -> Rows:
     values: list[Mapping[str, Any]] = [
         {} if fact.confirms else {"active": False} if fact.kind == "retire" else fact.fields for fact in facts
     ]
-    for name in schema.attributes:
+    valued = {name for one in values for name, value in one.items() if value is not None}
+    for name in valued:
         columns[name] = [one.get(name) for one in values]
-    types = arrow_schema(schema)
-    return pa.table([pa.array(columns[field.name], field.type) for field in types], schema=types)
+    # A column that a segment lacks reads as null, and most deltas say something of few columns.
+    needed = {schema.key, "kind", "effective", "known", "stated", *valued}
+    needed |= {name for name in _RARE if any(value is not None for value in columns[name])}
+    fields = [one for one in arrow_schema(schema) if one.name in needed]
+    return pa.table([pa.array(columns[one.name], one.type) for one in fields], schema=pa.schema(fields))
 
 
 def _stated_by(fact: Fact) -> Mapping[str, Any]:
