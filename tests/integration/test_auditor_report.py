@@ -119,6 +119,26 @@ def test_a_waived_gap_is_shown_as_waived_with_who_signed(house: House) -> None:
     assert "<h2>Waivers</h2>" in text
     assert text.count('class="waivedcell"') == 1
     assert json.loads(house.home.run("r1").coverage.read_text())["waived"][0]["waiver"] in text
+    assert "ben (not verified: no key)" in text
+
+
+def test_the_proof_tells_what_happened_entry_by_entry(house: House) -> None:
+    house.command("waive", symbols=["PSE:BDO"], **WAIVER)
+    house.command("retry")
+    house.tick(3600)
+    text = read(house)
+    proof = text[text.index("<h2>Proof</h2>") :]
+    told = [
+        "4 candidates, by ana",
+        "1 of 4, closed by complete",
+        "blocked: 1 of 4 covered: 3 candidates have a gap",
+        "PSE:BDO, by ben",
+        "blocked: 1 of 4 covered and 1 waived: 2 candidates have a gap",
+        "1 symbols asked for again, by ana",
+        "1 of 4, closed by deadline",
+    ]
+    places = [proof.index(one) for one in told]
+    assert places == sorted(places)
 
 
 def test_the_largest_rating_changes_come_with_their_way_there(tmp_path: Path) -> None:

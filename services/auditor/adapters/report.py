@@ -169,7 +169,7 @@ def _waivers(coverage: Coverage) -> str:
             gap.symbol,
             f"{gap.stage}: {gap.code}",
             gap.reason,
-            ", ".join(gap.approvers),
+            ", ".join(gap.approvers) + ("" if gap.verified else " (not verified: no key)"),
             format_instant(gap.expires),
             gap.waiver,
         )
@@ -236,17 +236,38 @@ def _files(manifest: RunManifest, coverage: Coverage) -> str:
 
 
 def _proof(manifest: RunManifest, entries: Sequence[Entry]) -> str:
-    rows = [(str(entry.n), entry.time, entry.kind, entry.hash) for entry in entries]
+    rows = [(str(entry.n), entry.time, entry.kind, _what_happened(entry), entry.hash) for entry in entries]
     last = entries[-1]
     return _section(
         "Proof",
-        _table(("entry", "time", "what", "hash"), rows),
+        _table(("entry", "time", "kind", "what happened", "hash"), rows),
         f"<p>This report shows the ledger up to entry {last.n}, whose hash is <code>{last.hash}</code>. A later entry "
         "records the hash of this file.</p>",
         f"<p>To check the whole chain: <code>python3 docs/verify_ledger.py data/audit.jsonl --head {last.hash}</code>. "
         "This run's part alone: "
         f"<code>python3 docs/verify_ledger.py data/runs/{escape(manifest.run_id)}/audit.jsonl</code>.</p>",
     )
+
+
+def _what_happened(entry: Entry) -> str:
+    data = entry.data
+    match entry.kind:
+        case "opened":
+            return f"{data['expected'] + data['malformed']:,} candidates, by {data['requested_by'] or 'an event'}"
+        case "covered":
+            return f"{data['counts']['covered']:,} of {data['counts']['expected']:,}, closed by {data['closed_by']}"
+        case "decided":
+            return f"{data['decision']}: {data['reason']}"
+        case "waived":
+            signed = sorted({waiver["approver"] for waiver in data["waivers"]})
+            symbols = [waiver["symbol"] for waiver in data["waivers"]]
+            more = f" and {len(symbols) - _SHOWN:,} more" if len(symbols) > _SHOWN else ""
+            return f"{', '.join(symbols[:_SHOWN])}{more}, by {', '.join(signed)}"
+        case "reopened":
+            return f"{len({*data['metadata'], *data['bars']}):,} symbols asked for again, by {data['requested_by']}"
+        case "promoted":
+            return f"features version {data['feature_version']}, catalog version {data['catalog_version']}"
+    return ""
 
 
 def _section(title: str, *body: str) -> str:
