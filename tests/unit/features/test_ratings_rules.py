@@ -17,8 +17,20 @@ from tests.oracles.ratings_bars import RULES, flat, walk
 
 FIRST = {
     **{f"{kind}{length}": length - 1 for length in (10, 20, 30, 50, 100, 200) for kind in ("sma", "ema")},
-    **{"hull9": 10, "vwma20": 19, "ichimoku": 51, "rsi": 15, "stoch": 12, "cci": 20, "adx": 27, "ao": 34, "mom": 11},
-    **{"macd": 33, "stoch_rsi": 32, "williams_r": 14, "bull_bear": 13, "uo": 28},
+    "hull9": 10,
+    "vwma20": 19,
+    "ichimoku": 51,
+    "rsi": 15,
+    "stoch": 12,
+    "cci": 20,
+    "adx": 27,
+    "ao": 34,
+    "mom": 11,
+    "macd": 33,
+    "stoch_rsi": 32,
+    "williams_r": 14,
+    "bull_bear": 13,
+    "uo": 28,
 }
 FIRST_IN = {
     "screener": {},

@@ -1,162 +1,99 @@
-"""The moving averages of a bar and their votes. One function an indicator; rows in, rows out (see `lanes.py`)."""
+"""The moving averages of a bar: each function works one out, keeps what the next bar needs and returns its ballot."""
 
 from __future__ import annotations
 
-from services.features.domain.ratings import votes
-from services.features.domain.ratings.lanes import Row, lanes, rowwise, where
-from services.features.domain.ratings.series import NA, add, if_seen, larger, since, smaller, smooth
+from typing import Any
+
+from services.features.domain.ratings import layout, votes
+from services.features.domain.ratings.here import Bar, Here, ago, before, keep, note, place, push, summed, window
+from services.features.domain.ratings.lanes import Value, inlined, where
+from services.features.domain.ratings.rules import Switches
+from services.features.domain.ratings.series import NA, if_seen, larger, smaller, smooth
+
+_HULL9, _VWMA20 = place("hull9"), place("vwma20")
+_CONVERSION, _BASE, _LEAD1_26, _LEAD2_26 = (place(name) for name in ("conversion", "base", "lead1_26", "lead2_26"))
 
 
-@rowwise
-def running_sum_of_close(close: Row, total1: Row, lost1: Row, total: Row, lost: Row) -> None:
-    for s in lanes(close.size):
-        total[s], lost[s] = add(total1[s], lost1[s], close[s])
+@inlined
+def simple(here: Here, bar: Bar, total: Value, lost: Value, length: int, at: int) -> Value:
+    """SMA: the mean of the last `length` closes, whose running sum is `total` and `lost`."""
+    total_of_window = window(here, layout.CLOSE_SUM, total, lost, length)
+    mean = total_of_window * (1.0 / length)
+    defined = bar.settled | (bar.count >= float(length))
+    note(here, at, where(defined, mean, NA))
+    return votes.average(defined, bar.close, mean, bar.tie)
 
 
-@rowwise
-def simple_and_exponential(
-    settled: bool,
-    length: float,
-    close: Row,
-    bars: Row,
-    tie: Row,
-    total: Row,
-    lost: Row,
-    old_total: Row,
-    old_lost: Row,
-    sma: Row,
-    ema: Row,
-    sma_vote: Row,
-    ema_vote: Row,
-) -> None:
-    """SMA: the mean of the last `length` closes. EMA: rate 2 / (length + 1), seeded with the first SMA."""
-    for s in lanes(close.size):
-        mean = if_seen(since(total[s], lost[s], old_total[s], old_lost[s]) * (1.0 / length), bars[s], length, settled)
-        smoothed = smooth(ema[s], close[s], bars[s], length, 2.0 / (length + 1.0), settled)
-        sma_vote[s] = votes.average(close[s], mean, tie[s])
-        ema_vote[s] = votes.average(close[s], if_seen(smoothed, bars[s], length, settled), tie[s])
-        sma[s] = mean
-        ema[s] = smoothed
+@inlined
+def exponential(here: Here, bar: Bar, length: int, row: int) -> Value:
+    """EMA: rate 2 / (length + 1), seeded with the first SMA; NA before."""
+    mean = smooth(before(here, row), bar.close, bar.count, float(length), 2.0 / (length + 1.0), bar.settled)
+    keep(here, row, mean)
+    return if_seen(mean, bar.count, float(length), bar.settled)
 
 
-@rowwise
-def ema_value(settled: bool, length: float, bars: Row, ema: Row, value: Row) -> None:
-    """The EMA where it is one, NA while it is still the sum of its seed."""
-    for s in lanes(bars.size):
-        value[s] = if_seen(ema[s], bars[s], length, settled)
+@inlined
+def hull9(here: Here, bar: Bar) -> Value:
+    """WMA3 of 2 · WMA4 − WMA9."""
+    c0, c1, c2, c3 = bar.close, ago(here, layout.CLOSE, 1), ago(here, layout.CLOSE, 2), ago(here, layout.CLOSE, 3)
+    c4, c5, c6 = ago(here, layout.CLOSE, 4), ago(here, layout.CLOSE, 5), ago(here, layout.CLOSE, 6)
+    c7, c8 = ago(here, layout.CLOSE, 7), ago(here, layout.CLOSE, 8)
+    wma4 = (4.0 * c0 + 3.0 * c1 + 2.0 * c2 + c3) * (1.0 / 10.0)
+    wma9 = (9.0 * c0 + 8.0 * c1 + 7.0 * c2 + 6.0 * c3 + 5.0 * c4 + 4.0 * c5 + 3.0 * c6 + 2.0 * c7 + c8) * (1.0 / 45.0)
+    raw = if_seen(2.0 * wma4 - wma9, bar.count, 9.0, bar.settled)
+    raw1 = before(here, layout.HULL_RAW1)
+    mean = (3.0 * raw + 2.0 * raw1 + before(here, layout.HULL_RAW2)) * (1.0 / 6.0)
+    keep(here, layout.HULL_RAW2, raw1)
+    keep(here, layout.HULL_RAW1, raw)
+    note(here, _HULL9, mean)
+    return votes.average(bar.settled | (bar.count >= 11.0), bar.close, mean, bar.tie)
 
 
-@rowwise
-def hull9(
-    settled: bool, c0: Row, c1: Row, c2: Row, c3: Row, c4: Row, c5: Row, c6: Row, c7: Row, c8: Row, bars: Row, tie: Row,
-    raw1: Row, raw2: Row, hull: Row, vote: Row,
-) -> None:  # fmt: skip
-    """WMA3 of 2 · WMA4 − WMA9. `c3` is the close three bars ago."""
-    for s in lanes(c0.size):
-        wma4 = (4 * c0[s] + 3 * c1[s] + 2 * c2[s] + c3[s]) * (1 / 10)
-        wma9 = (
-            9 * c0[s] + 8 * c1[s] + 7 * c2[s] + 6 * c3[s] + 5 * c4[s] + 4 * c5[s] + 3 * c6[s] + 2 * c7[s] + c8[s]
-        ) * (1 / 45)
-        raw = if_seen(2 * wma4 - wma9, bars[s], 9.0, settled)
-        mean = (3 * raw + 2 * raw1[s] + raw2[s]) * (1 / 6)
-        vote[s] = votes.average(c0[s], mean, tie[s])
-        hull[s] = mean
-        raw2[s] = raw1[s]
-        raw1[s] = raw
-
-
-@rowwise
-def volume_weighted20(
-    settled: bool, close: Row, volume: Row, bars: Row, tie: Row,
-    traded1: Row, traded1_lost: Row, traded: Row, traded_lost: Row, traded20: Row, traded20_lost: Row,
-    volume1: Row, volume1_lost: Row, volumes: Row, volumes_lost: Row, volume20: Row, volume20_lost: Row,
-    vwma: Row, vote: Row,
-) -> None:  # fmt: skip
+@inlined
+def volume_weighted20(here: Here, bar: Bar) -> Value:
     """Σ close · volume / Σ volume over 20 bars; NA when all 20 volumes are 0."""
-    for s in lanes(close.size):
-        money, money_lost = add(traded1[s], traded1_lost[s], close[s] * volume[s])
-        shares, shares_lost = add(volume1[s], volume1_lost[s], volume[s])
-        weight = since(shares, shares_lost, volume20[s], volume20_lost[s])
-        mean = since(money, money_lost, traded20[s], traded20_lost[s]) / weight
-        mean = where((settled | (bars[s] >= 20.0)) & (weight != 0.0), mean, NA)
-        vote[s] = votes.average(close[s], mean, tie[s])
-        vwma[s] = mean
-        traded[s] = money
-        traded_lost[s] = money_lost
-        volumes[s] = shares
-        volumes_lost[s] = shares_lost
+    money, money_lost = summed(here, layout.TRADED_SUM, bar.close * bar.volume)
+    shares, shares_lost = summed(here, layout.VOLUME_SUM, bar.volume)
+    weight = window(here, layout.VOLUME_SUM, shares, shares_lost, 20)
+    mean = window(here, layout.TRADED_SUM, money, money_lost, 20) / weight
+    defined = (bar.settled | (bar.count >= 20.0)) & (abs(weight) > 0.0)
+    note(here, _VWMA20, where(defined, mean, NA))
+    return votes.average(defined, bar.close, mean, bar.tie)
 
 
-@rowwise
-def highest(now: Row, high1: Row, high2_2: Row, high4_4: Row, high2: Row, high4: Row, high8: Row) -> None:
-    """The highest of the last 2, 4 and 8 values: that of 4 from two of 2, `high2_2` being two bars old."""
-    for s in lanes(now.size):
-        two = larger(now[s], high1[s])
-        four = larger(two, high2_2[s])
-        high8[s] = larger(four, high4_4[s])
-        high2[s] = two
-        high4[s] = four
+@inlined
+def ichimoku(here: Here, bar: Bar, rules: Switches, high8: Value, low8: Value) -> Value:
+    """Conversion and base: the middle of highest and lowest over 9 and 26 bars; lead1: their middle; lead2: over 52."""
+    defined = bar.settled | (bar.count >= 52.0)
+    if rules.ichimoku == 0:
+        return votes.ichimoku_never(defined)
+    conversion, base = ichimoku_lines(here, bar, high8, low8)
+    if rules.ichimoku == 2:
+        return votes.ichimoku_base_line(defined, bar.close, base, bar.tie)
+    lead1 = if_seen(ago(here, layout.LEAD1, 26), bar.count, 27.0, bar.settled)
+    lead2 = if_seen(ago(here, layout.LEAD2, 26), bar.count, 27.0, bar.settled)
+    note(here, _LEAD1_26, lead1)
+    note(here, _LEAD2_26, lead2)
+    return votes.ichimoku_cloud(defined, bar.close, conversion, base, lead1, lead2, bar.tie)
 
 
-@rowwise
-def lowest(now: Row, low1: Row, low2_2: Row, low4_4: Row, low2: Row, low4: Row, low8: Row) -> None:
-    """The lowest of the last 2, 4 and 8 values."""
-    for s in lanes(now.size):
-        two = smaller(now[s], low1[s])
-        four = smaller(two, low2_2[s])
-        low8[s] = smaller(four, low4_4[s])
-        low2[s] = two
-        low4[s] = four
-
-
-@rowwise
-def midpoints(
-    settled: bool, bars: Row,
-    high8: Row, high8_1: Row, high8_8: Row, high16_10: Row, high16_16: Row, high32_20: Row, high16: Row, high32: Row,
-    low8: Row, low8_1: Row, low8_8: Row, low16_10: Row, low16_16: Row, low32_20: Row, low16: Row, low32: Row,
-    conversion: Row, base: Row, lead1: Row, lead2: Row,
-) -> None:  # fmt: skip
-    """Ichimoku's lines: the middle of highest and lowest over 9, 26 and 52 bars."""
-    for s in lanes(bars.size):
-        top16 = larger(high8[s], high8_8[s])
-        low_16 = smaller(low8[s], low8_8[s])
-        top32 = larger(top16, high16_16[s])
-        low_32 = smaller(low_16, low16_16[s])
-        short = if_seen((larger(high8[s], high8_1[s]) + smaller(low8[s], low8_1[s])) * 0.5, bars[s], 9.0, settled)
-        medium = if_seen((larger(top16, high16_10[s]) + smaller(low_16, low16_10[s])) * 0.5, bars[s], 26.0, settled)
-        lead2[s] = if_seen((larger(top32, high32_20[s]) + smaller(low_32, low32_20[s])) * 0.5, bars[s], 52.0, settled)
-        lead1[s] = (short + medium) * 0.5
-        conversion[s] = short
-        base[s] = medium
-        high16[s] = top16
-        high32[s] = top32
-        low16[s] = low_16
-        low32[s] = low_32
-
-
-@rowwise
-def ichimoku_never(settled: bool, bars: Row, vote: Row) -> None:
-    for s in lanes(bars.size):
-        vote[s] = votes.ichimoku_never(settled | (bars[s] >= 52.0))
-
-
-@rowwise
-def ichimoku_base_line(settled: bool, close: Row, bars: Row, tie: Row, base: Row, vote: Row) -> None:
-    for s in lanes(bars.size):
-        vote[s] = votes.ichimoku_base_line(settled | (bars[s] >= 52.0), close[s], base[s], tie[s])
-
-
-@rowwise
-def ichimoku_cloud(
-    settled: bool, close: Row, bars: Row, tie: Row, conversion: Row, base: Row, lead1_26: Row, lead2_26: Row,
-    cloud1: Row, cloud2: Row, vote: Row,
-) -> None:  # fmt: skip
-    """`lead1_26` and `lead2_26` are the undisplaced lines 26 bars ago, NA before those bars."""
-    for s in lanes(bars.size):
-        line1 = if_seen(lead1_26[s], bars[s], 27.0, settled)
-        line2 = if_seen(lead2_26[s], bars[s], 27.0, settled)
-        vote[s] = votes.ichimoku_cloud(
-            settled | (bars[s] >= 52.0), close[s], conversion[s], base[s], line1, line2, tie[s]
-        )
-        cloud1[s] = line1
-        cloud2[s] = line2
+@inlined
+def ichimoku_lines(here: Here, bar: Bar, high8: Value, low8: Value) -> Any:
+    high16 = larger(high8, ago(here, layout.HIGH8, 8))
+    low16 = smaller(low8, ago(here, layout.LOW8, 8))
+    high32 = larger(high16, ago(here, layout.HIGH16, 16))
+    low32 = smaller(low16, ago(here, layout.LOW16, 16))
+    high9, low9 = larger(high8, ago(here, layout.HIGH8, 1)), smaller(low8, ago(here, layout.LOW8, 1))
+    high26, low26 = larger(high16, ago(here, layout.HIGH16, 10)), smaller(low16, ago(here, layout.LOW16, 10))
+    high52, low52 = larger(high32, ago(here, layout.HIGH32, 20)), smaller(low32, ago(here, layout.LOW32, 20))
+    conversion = if_seen((high9 + low9) * 0.5, bar.count, 9.0, bar.settled)
+    base = if_seen((high26 + low26) * 0.5, bar.count, 26.0, bar.settled)
+    push(here, layout.HIGH16, high16)
+    push(here, layout.LOW16, low16)
+    push(here, layout.HIGH32, high32)
+    push(here, layout.LOW32, low32)
+    push(here, layout.LEAD1, (conversion + base) * 0.5)
+    push(here, layout.LEAD2, if_seen((high52 + low52) * 0.5, bar.count, 52.0, bar.settled))
+    note(here, _CONVERSION, conversion)
+    note(here, _BASE, base)
+    return conversion, base

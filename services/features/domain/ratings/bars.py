@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from services.features.domain.ratings.lanes import WIDTH
 from shared.errors import ContractError
 
 Array = NDArray[np.float64]
@@ -45,11 +46,15 @@ def checked_bars(open_: ArrayLike, high: ArrayLike, low: ArrayLike, close: Array
                 cause=f"close has {arrays[3].shape}, and all five are time-major arrays [T, S]",
                 fix="pass one row a bar and one column a symbol",
             )
-    with np.errstate(invalid="ignore"):
-        sums = arrays[0] + arrays[1] + arrays[2] + arrays[3]
-    missing = np.isnan(sums)
+    with np.errstate(invalid="ignore", over="ignore"):
+        sums = arrays[0] + arrays[1]
+        sums += arrays[2]
+        sums += arrays[3]
+    if np.isfinite(sums).all() and not np.isinf(arrays[4]).any():
+        return Bars(arrays[0], arrays[1], arrays[2], arrays[3], arrays[4], np.zeros(sums.shape, dtype=np.bool_), None)
     for name, array in zip(COLUMNS, arrays, strict=True):
         _refuse_infinity(name, array)
+    missing = np.isnan(sums)
     started = missing[1:] & ~missing[:-1]
     gaps = np.asarray(started.any(axis=0)) if started.any() else None
     return Bars(arrays[0], arrays[1], arrays[2], arrays[3], arrays[4], missing, gaps)
@@ -60,7 +65,7 @@ def _refuse_infinity(name: str, array: Array) -> None:
     if infinite.any():
         row, column = (int(i) for i in np.argwhere(infinite)[0])
         raise ContractError(
-            f"{name} of bar {row} of symbol number {column} is {array[row, column]!r}",
+            f"{name} of bar {row} of symbol number {column} is {float(array[row, column])!r}",
             cause="ratings are of finite prices and volumes",
             fix="repair the bar, or make its prices NaN to leave it out",
         )
@@ -72,6 +77,16 @@ def packed(bars: Bars, first: int, last: int) -> tuple[Bars, NDArray[np.intp]]:
     order = np.argsort(~bars.missing[:, first:last], axis=0, kind="stable")
     ends = [np.ascontiguousarray(np.take_along_axis(column, order, axis=0)) for column in columns]
     return Bars(ends[0], ends[1], ends[2], ends[3], ends[4], np.isnan(ends[3]), None), order
+
+
+def padded(bars: Bars) -> Bars:
+    """`bars` with the last column repeated up to whole blocks of lanes."""
+    spare = -bars.close.shape[1] % WIDTH
+    if not spare:
+        return bars
+    columns = np.minimum(np.arange(bars.close.shape[1] + spare), bars.close.shape[1] - 1)
+    open_, high, low, close, volume = (np.take(array, columns, axis=1) for array in bars.arrays)
+    return Bars(open_, high, low, close, volume, np.take(bars.missing, columns, axis=1), None)
 
 
 def unpacked(values: Array, order: NDArray[np.intp]) -> Array:

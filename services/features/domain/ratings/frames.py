@@ -28,10 +28,10 @@ class TechnicalRatings:
     @staticmethod
     def votes(bars: pd.DataFrame, rules: str = "screener") -> pd.DataFrame:
         """The 26 votes −1, 0 or +1 as floats, NaN where NA, in the order of `rules.VOTES`."""
-        from services.features.domain.ratings.panel import panel_votes
+        from services.features.domain.ratings.panel import panel_trace
 
-        votes = panel_votes(bars_of_frame(bars), rules_named(rules))
-        return pd.DataFrame(np.ascontiguousarray(votes[:, :, 0]), index=bars.index, columns=list(VOTES))
+        votes = panel_trace(bars_of_frame(bars), rules_named(rules))[:, : len(VOTES), 0]
+        return pd.DataFrame(np.ascontiguousarray(votes), index=bars.index, columns=list(VOTES))
 
     @classmethod
     def calculate_recommend_ma_series(cls, bars: pd.DataFrame, rules: str = "screener") -> pd.Series[float]:

@@ -1,12 +1,12 @@
-"""One source, two ways to run it: compiled over lanes, or with numpy over whole rows.
+"""One source, two ways to run it: compiled for eight symbols at a time, or with numpy for all of them.
 
-A *lane* is one symbol. Kernel code says `for s in lanes(width)` and indexes every row with `s`. Compiled
-by numba, `lanes` is `range`, `s` a symbol, and the loop becomes vector instructions. Where numba cannot
-run, `lanes` yields one full slice, `s` is the whole row, and the same lines run once as numpy operations
-(about 50 times slower for 200 symbols). Arithmetic is elementwise IEEE in both, so the results agree to the bit.
+A *lane* is one symbol, a *block* eight of them. Kernel code is written as if for one symbol: `load` a value,
+calculate, `store` it. Compiled by numba that value is eight symbols in a register (see `vectors.py`) and the code
+runs once for each block; where numba cannot run it is a numpy array of all blocks, and far slower. Arithmetic is
+elementwise IEEE in both, so the results agree to the bit.
 
-Two habits follow for every loop body: choose with `where` and combine with `&` and `|`, never with `if`,
-`and`, `or`; and read and compute first, store last, because a row read in numpy is a view of what it is about to store.
+One habit follows: choose between values with `where` and combine conditions with `&` and `|`, never with `if`,
+`and`, `or`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-Row = NDArray[np.float64]
+Array = NDArray[np.float64]
+Value = Any
+"""A number, or a condition, of each symbol of a block: a register where compiled, an array in numpy."""
 
+WIDTH: Final = 8
 WITHOUT_NUMBA: Final = "ASOF_FEATURES_WITHOUT_NUMBA"
 
 
@@ -40,59 +43,92 @@ def _numba_problem() -> str | None:
 NUMBA_PROBLEM: Final = _numba_problem()
 COMPILED: Final = NUMBA_PROBLEM is None
 
-
-def _select(condition: Any, yes: Any, no: Any) -> Any:
-    return yes if condition else no
-
-
-def _whole_row(width: int) -> Iterable[slice]:
-    return (slice(None),)
-
+_AHEAD: Final = 8
+"""Rows of a panel lie too far apart for the processor to guess the next: they are asked for that many bars ahead."""
 
 if COMPILED:
     import numba
-    from numba.core.compiler import CompilerBase, DefaultPassBuilder
 
-    class _RowsApart(CompilerBase):
-        """The usual compiler, told that array arguments never overlap: else a loop over ten rows stays scalar."""
+    from services.features.domain.ratings import cache
+    from services.features.domain.ratings import vectors as _vectors
 
-        def define_pipelines(self) -> list[Any]:
-            self.state.flags.noalias = True
-            return [DefaultPassBuilder.define_nopython_pipeline(self.state)]  # type: ignore[no-untyped-call]
+    vectors: Any = _vectors  # numba adds the first argument of an intrinsic, which mypy cannot know
 
     def _compiled(function: Function, **options: Any) -> Function:
         # No fastmath: a comparison with NaN has to be false, and batch and update have to agree to the bit.
-        njit: Callable[..., Any] = numba.njit  # its stub knows neither a pipeline class nor _nrt
+        njit: Callable[..., Any] = numba.njit  # its stub does not know _nrt
         return cast(Function, njit(error_model="numpy", _nrt=False, **options)(function))
 
-    def rowwise(function: Function) -> Function:
-        """Compile a loop over lanes. Its row arguments must not overlap, or at least not where it stores."""
-        return _compiled(function, pipeline_class=_RowsApart, forceinline=True)
-
-    def elementwise(function: Function) -> Function:
-        """Compile a function of numbers; in numpy the same function takes rows."""
-        return _compiled(function)
-
-    def helper(function: Function) -> Function:
-        """Compile a function that calls others and loops over no lanes."""
+    def inlined(function: Function) -> Function:
+        """Compile a part of the kernel into whatever calls it."""
         return _compiled(function, forceinline=True)
 
-    def view(function: Function) -> Function:
-        """Inline a function that returns a row."""
-        return _compiled(function, inline="always")
-
     def entry(function: Function) -> Function:
-        """Compile what Python calls: without the interpreter lock."""
-        return _compiled(function, nogil=True, cache=True)
+        """Compile what Python calls: without the interpreter lock, and kept on disk where that is possible."""
+        place = cache.folder()
+        if place is None:
+            return _compiled(function, nogil=True)
+        with cache.kept_in(place):
+            return _compiled(function, nogil=True, cache=True)
 
-    lanes: Callable[[int], Iterable[Any]] = range
-    where: Callable[[Any, Any, Any], Any] = numba.njit(_select)
+    where: Callable[[Any, Any, Any], Any] = vectors.where
+    every: Callable[[Any], bool] = vectors.every
+
+    @inlined
+    def blocks(state: Array) -> Iterable[Any]:
+        """The blocks of a state `[blocks, rows, WIDTH]`."""
+        return range(state.shape[0])
+
+    @inlined
+    def load(state: Array, block: Any, row: int) -> Value:
+        return vectors.load(state, block * (state.shape[1] * WIDTH), row * WIDTH)
+
+    @inlined
+    def store(state: Array, block: Any, row: int, x: Value) -> None:
+        vectors.store(state, block * (state.shape[1] * WIDTH), row * WIDTH, x)
+
+    @inlined
+    def take(panel: Array, row: int, first: int, block: Any) -> Value:
+        """The block's values in a row of a panel `[T, S]`, its first block being at column `first`."""
+        vectors.prefetch(panel, (row + _AHEAD) * panel.shape[1], first + block * WIDTH)
+        return vectors.load(panel, row * panel.shape[1], first + block * WIDTH)
+
+    @inlined
+    def put(panel: Array, row: int, first: int, block: Any, x: Value) -> None:
+        vectors.prefetch(panel, (row + _AHEAD) * panel.shape[1], first + block * WIDTH)
+        vectors.store(panel, row * panel.shape[1], first + block * WIDTH, x)
+
+    @inlined
+    def note(trace: Array | None, row: int, first: int, block: Any, place: int, x: Value) -> None:
+        """Put the block's values at `place` of a row of a trace `[T, places, S]`; without one, nothing."""
+        vectors.note(trace, row, place, first + block * WIDTH, x)
 else:
 
-    def rowwise(function: Function) -> Function:
-        """The function as it is: numpy runs it on whole rows."""
+    def inlined(function: Function) -> Function:
+        """The function as it is: numpy runs it."""
         return function
 
-    entry = helper = view = elementwise = rowwise
-    lanes = _whole_row
+    entry = inlined
     where = np.where
+
+    def every(mask: Any) -> bool:
+        return bool(np.all(mask))
+
+    def blocks(state: Array) -> Iterable[Any]:
+        return (slice(None),)
+
+    def load(state: Array, block: Any, row: int) -> Value:
+        return state[block, row].copy()
+
+    def store(state: Array, block: Any, row: int, x: Value) -> None:
+        state[block, row] = x
+
+    def take(panel: Array, row: int, first: int, block: Any) -> Value:
+        return panel[row].reshape(-1, WIDTH).copy()
+
+    def put(panel: Array, row: int, first: int, block: Any, x: Value) -> None:
+        panel[row].reshape(-1, WIDTH)[:] = x
+
+    def note(trace: Array | None, row: int, first: int, block: Any, place: int, x: Value) -> None:
+        if trace is not None:
+            trace[row, place].reshape(-1, WIDTH)[:] = x

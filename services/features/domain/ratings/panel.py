@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from services.features.domain.ratings import kernel, layout
-from services.features.domain.ratings.bars import Bars, checked_bars, packed, unpacked
+from services.features.domain.ratings.bars import Bars, checked_bars, packed, padded, unpacked
+from services.features.domain.ratings.lanes import COMPILED, WIDTH
 from services.features.domain.ratings.rules import Rules, Switches, rules_named, switches
 
 Array = NDArray[np.float64]
 
-TILE: Final = 256
-"""Symbols that one pass walks in step: their state stays in a core's second-level cache."""
+TILE: Final = 64
+"""Symbols that one pass walks in step: what it touches of their state stays in a core's second-level cache."""
 
 
 class PanelRatings(NamedTuple):
@@ -52,69 +52,73 @@ def compute_panel(
 
 def panel_ratings(bars: Bars, rules: Rules, threads: int | None = None) -> PanelRatings:
     """`compute_panel` of checked bars."""
-    out = PanelRatings(*(np.empty(bars.close.shape) for _ in PanelRatings._fields))
-    _walk(bars, rules, out, np.empty((0, kernel.BALLOTS, 0)), threads)
-    return out
+    return _walk(bars, rules, threads)[0]
 
 
-def panel_votes(bars: Bars, rules: Rules) -> Array:
-    """The 26 votes `[T, 26, S]` of every bar, NaN where NA, in the order of `rules.VOTES`."""
-    out = PanelRatings(*(np.empty(bars.close.shape) for _ in PanelRatings._fields))
-    votes = np.empty((bars.close.shape[0], kernel.BALLOTS, bars.close.shape[1]))
-    _walk(bars, rules, out, votes, 1)
-    return votes
+def panel_trace(bars: Bars, rules: Rules) -> Array:
+    """The 26 votes in the order of `rules.VOTES`, then `layout.INPUTS`, `[T, layout.PLACES, S]`; NaN where NA."""
+    trace = np.empty((bars.close.shape[0], layout.PLACES, bars.close.shape[1]))
+    _walk(bars, rules, 1, trace)
+    return trace
 
 
 def panel_state(bars: Bars, rules: Rules, threads: int | None = None) -> Array:
-    """The state `[layout.ROWS, S]` after the last bar, at phase T."""
-    state = layout.empty(bars.close.shape[1])
-    out = PanelRatings(*(np.empty(bars.close.shape) for _ in PanelRatings._fields))
-    _walk(bars, rules, out, np.empty((0, kernel.BALLOTS, 0)), threads, state)
-    return state
+    """The state `[blocks, layout.ROWS, WIDTH]` after the last bar, at phase T.
+
+    Symbol s is lane s % WIDTH of block s // WIDTH.
+    """
+    return _walk(bars, rules, threads)[1]
 
 
-def _walk(
-    bars: Bars, rules: Rules, out: PanelRatings, votes: Array, threads: int | None, state: Array | None = None
-) -> None:
+def _walk(bars: Bars, rules: Rules, threads: int | None, trace: Array | None = None) -> tuple[PanelRatings, Array]:
     width = bars.close.shape[1]
+    state = layout.empty(-(-width // WIDTH))
+    # In one piece: large enough for the system to give it as a few large pages.
+    out = PanelRatings(*np.empty((len(PanelRatings._fields), *bars.close.shape)))
     numbers = switches(rules)
 
     def one(tile: tuple[int, int]) -> None:
-        _advance_tile(bars, numbers, out, votes, state, *tile)
+        first, last = tile
+        own = state[first // WIDTH : -(-last // WIDTH)]
+        as_they_lie = COMPILED and (last - first) % WIDTH == 0 and trace is None
+        if as_they_lie and (bars.gaps is None or not bars.gaps[first:last].any()):
+            kernel.advance(own, 0, numbers, first, *bars.arrays, *out, None)
+        else:
+            _advance_packed(own, numbers, bars, out, trace, first, last)
 
-    tiles = list(_tiles(width, threads or os.cpu_count() or 1))
-    if len(tiles) == 1:
-        one(tiles[0])
-        return
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        for _ in pool.map(one, tiles):
-            pass
-
-
-def _tiles(width: int, threads: int) -> Iterator[tuple[int, int]]:
-    count = max(-(-width // TILE), min(threads, -(-width // 64)))
-    edges = [width * tile // count for tile in range(count + 1)]
-    yield from pairwise(edges)
-
-
-def _advance_tile(
-    bars: Bars, rules: Switches, out: PanelRatings, votes: Array, state: Array | None, first: int, last: int
-) -> None:
-    tile_state = layout.empty(last - first)
-    ballots = np.zeros((kernel.BALLOTS, last - first))
-    if bars.gaps is None or not bars.gaps[first:last].any():
-        with np.errstate(all="ignore"):
-            kernel.advance(tile_state, 0, rules, first, last, *bars.arrays, *out, ballots, votes)
+    tiles = list(_tiles(width))
+    if len(tiles) == 1 or threads == 1:
+        for tile in tiles:
+            one(tile)
     else:
-        tile, order = packed(bars, first, last)
-        tile_out = PanelRatings(*(np.empty(tile.close.shape) for _ in out))
-        tile_votes = np.empty((votes.shape[0], kernel.BALLOTS, last - first if votes.shape[0] else 0))
-        with np.errstate(all="ignore"):
-            kernel.advance(tile_state, 0, rules, 0, last - first, *tile.arrays, *tile_out, ballots, tile_votes)
-        for whole, part in zip(out, tile_out, strict=True):
-            whole[:, first:last] = unpacked(part, order)
-        if votes.shape[0]:
-            for vote in range(kernel.BALLOTS):
-                votes[:, vote, first:last] = unpacked(tile_votes[:, vote], order)
-    if state is not None:
-        state[:, first:last] = tile_state
+        with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+            for _ in pool.map(one, tiles):
+                pass
+    return out, state
+
+
+def _tiles(width: int) -> Iterator[tuple[int, int]]:
+    whole = width - width % WIDTH
+    yield from ((first, min(first + TILE, whole)) for first in range(0, whole, TILE))
+    if whole < width:
+        yield whole, width
+
+
+def _advance_packed(
+    state: Array, rules: Switches, bars: Bars, out: PanelRatings, trace: Array | None, first: int, last: int
+) -> None:
+    """A tile whose columns have gaps or fill no whole block: packed and filled up into panels of its own."""
+    tile, order = packed(bars, first, last)
+    tile = padded(tile)
+    tile_out = PanelRatings(*(np.empty(tile.close.shape) for _ in out))
+    noted = None if trace is None else np.zeros((tile.close.shape[0], layout.PLACES, tile.close.shape[1]))
+    with np.errstate(all="ignore"):
+        kernel.advance(state, 0, rules, 0, *tile.arrays, *tile_out, noted)
+    for whole, part in zip(out, tile_out, strict=True):
+        whole[:, first:last] = unpacked(part[:, : last - first], order)
+    if trace is not None and noted is not None:
+        for place in range(layout.PLACES):
+            trace[:, place, first:last] = unpacked(noted[:, place, : last - first], order)
+        trace[:, :, first:last][np.broadcast_to(bars.missing[:, None, first:last], trace[:, :, first:last].shape)] = (
+            np.nan
+        )

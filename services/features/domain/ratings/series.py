@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from services.features.domain.ratings.lanes import elementwise, where
+from services.features.domain.ratings.lanes import Value, inlined, where
 
-Value = Any
 NA = np.nan
 
 
-@elementwise
+@inlined
 def smooth(before: Value, x: Value, seen: Value, length: float, rate: float, settled: bool) -> Value:
     """An EMA or Wilder average that is seeded with the mean of its first `length` inputs.
 
@@ -27,12 +26,12 @@ def smooth(before: Value, x: Value, seen: Value, length: float, rate: float, set
     return where(settled | (seen >= length), seeded, total)
 
 
-@elementwise
+@inlined
 def if_seen(x: Value, seen: Value, length: float, settled: bool) -> Value:
     return where(settled | (seen >= length), x, NA)
 
 
-@elementwise
+@inlined
 def add(total: Value, lost: Value, x: Value) -> Any:
     """`total + x` and what rounding lost, summed up (Knuth's two-sum).
 
@@ -44,23 +43,23 @@ def add(total: Value, lost: Value, x: Value) -> Any:
     return after, lost + ((total - (after - added)) + (x - added))
 
 
-@elementwise
+@inlined
 def since(total: Value, lost: Value, old_total: Value, old_lost: Value) -> Value:
     """The sum of what was added since `old`."""
     return (total - old_total) + (lost - old_lost)
 
 
-@elementwise
+@inlined
 def larger(a: Value, b: Value) -> Value:
     return where(a > b, a, b)
 
 
-@elementwise
+@inlined
 def smaller(a: Value, b: Value) -> Value:
     return where(a < b, a, b)
 
 
-@elementwise
+@inlined
 def mean_of_last_three(x: Value, x1: Value, x2: Value) -> Any:
     """The mean of x and the two inputs before it that existed, NA without x; and the last two for the next bar."""
     here = x == x  # noqa: PLR0124

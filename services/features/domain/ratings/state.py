@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import math
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
 from services.features.domain.ratings import kernel, layout
-from services.features.domain.ratings.bars import bars_of_frame, checked_bars
+from services.features.domain.ratings.bars import bars_of_frame, checked_bars, padded
+from services.features.domain.ratings.lanes import WIDTH
 from services.features.domain.ratings.panel import PanelRatings, panel_state
-from services.features.domain.ratings.rules import Rules, rules_named, switches
+from services.features.domain.ratings.rules import RULE_SETS, Rules, rules_named, switches
 from shared.errors import ContractError, IntegrityError
 
 Array = NDArray[np.float64]
 
 _MAGIC: Final = b"asof-rating-state\n"
+
+
+class _Header(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    layout: int
+    rules: str
+    rules_version: str
+    symbols: int = Field(ge=0)
+    phase: int = Field(ge=0)
+    scalar: bool
 
 
 @dataclass(slots=True)
@@ -31,7 +44,8 @@ class RatingState:
     """
 
     rules: Rules
-    matrix: Array  # [layout.ROWS, S]
+    width: int  # the number of symbols
+    blocks: Array  # [blocks, layout.ROWS, WIDTH]: symbol s is lane s % WIDTH of block s // WIDTH
     phase: int
     scalar: bool  # of one symbol given as a frame: update takes and gives floats
 
@@ -57,17 +71,12 @@ class RatingState:
             )
         else:
             bars, scalar = checked_bars(open, high, low, close, volume), False
-        return cls(chosen, panel_state(bars, chosen), bars.close.shape[0], scalar)
-
-    @property
-    def width(self) -> int:
-        """The number of symbols."""
-        return int(self.matrix.shape[1])
+        return cls(chosen, bars.close.shape[1], panel_state(bars, chosen), bars.close.shape[0], scalar)
 
     @property
     def bars_seen(self) -> NDArray[np.int64]:
         """How many bars each symbol has had, `[S]`."""
-        return np.asarray(self.matrix[layout.BARS], dtype=np.int64)
+        return np.asarray(self.blocks[:, layout.BARS].reshape(-1)[: self.width], dtype=np.int64)
 
     def update(
         self,
@@ -89,67 +98,72 @@ class RatingState:
                 cause=f"the arrays have the shape {bars.close.shape[1:]}",
                 fix="pass arrays [S] in the order of the history's columns, NaN where a symbol has no bar",
             )
-        out = PanelRatings(*(np.full((1, self.width), np.nan) for _ in PanelRatings._fields))
+        bars = padded(bars)
         idle = bars.missing[0]
+        out = PanelRatings(*(np.full((1, idle.size), np.nan) for _ in PanelRatings._fields))
         if idle.all():
             return self._shaped(out)
-        resting = self.matrix[:, idle] if idle.any() else None
+        # Advanced indices side by side: [idle symbols, rows].
+        block, lane = np.divmod(np.flatnonzero(idle), WIDTH)
+        resting = self.blocks[block, :, lane]
         with np.errstate(all="ignore"):
-            kernel.advance(
-                self.matrix, self.phase, switches(self.rules), 0, self.width, *bars.arrays, *out,
-                np.zeros((kernel.BALLOTS, self.width)), np.empty((0, kernel.BALLOTS, 0)),
-            )  # fmt: skip
-        if resting is not None:
-            self.matrix[:, idle] = resting[layout.TURNED]
-            for values in out:
-                values[0, idle] = np.nan
+            kernel.advance(self.blocks, self.phase, switches(self.rules), 0, *bars.arrays, *out, None)
+        self.blocks[block, :, lane] = resting[:, layout.TURNED]
+        for values in out:
+            values[0, idle] = np.nan
         self.phase += 1
         return self._shaped(out)
 
     def _shaped(self, out: PanelRatings) -> PanelRatings:
-        return PanelRatings(*(x[0, 0] if self.scalar else x[0] for x in out))
+        return PanelRatings(*(x[0, 0] if self.scalar else x[0, : self.width] for x in out))
 
     def to_bytes(self) -> bytes:
-        """The state as bytes: a line of JSON that names versions, rules, shape and checksum, then the matrix."""
-        body = np.ascontiguousarray(self.matrix, dtype="<f8").tobytes()
-        header = {
-            "layout": layout.VERSION,
-            "rules": self.rules.id,
-            "rules_version": self.rules.version,
-            "rows": layout.ROWS,
-            "symbols": self.width,
-            "phase": self.phase,
-            "scalar": self.scalar,
-            "sha256": hashlib.sha256(body).hexdigest(),
-        }
-        return _MAGIC + json.dumps(header, sort_keys=True).encode() + b"\n" + body
+        """The state as bytes: a checksum, a line of JSON that names versions, rules and shape, and the numbers."""
+        body = np.ascontiguousarray(self.blocks, dtype="<f8").tobytes()
+        header = _Header(
+            layout=layout.VERSION,
+            rules=self.rules.id,
+            rules_version=self.rules.version,
+            symbols=self.width,
+            phase=self.phase,
+            scalar=self.scalar,
+        )
+        checked = header.model_dump_json().encode() + b"\n" + body
+        return _MAGIC + hashlib.sha256(checked).hexdigest().encode() + b"\n" + checked
 
     @classmethod
     def from_bytes(cls, data: bytes) -> RatingState:
         """What `to_bytes` wrote. `IntegrityError` for damaged bytes, `ContractError` for another version's."""
-        head, _, rest = data.removeprefix(_MAGIC).partition(b"\n")
         if not data.startswith(_MAGIC):
             raise IntegrityError(
                 "these bytes are no rating state", cause=f"they begin with {data[:16]!r}", fix=_REBUILD
             )
+        checksum, _, checked = data.removeprefix(_MAGIC).partition(b"\n")
+        if checksum != hashlib.sha256(checked).hexdigest().encode():
+            raise IntegrityError(
+                "the rating state's bytes are not those that were saved", cause="their sha256 differs", fix=_REBUILD
+            )
+        head, _, body = checked.partition(b"\n")
         try:
-            header = json.loads(head)
+            header = _Header.model_validate_json(head)
         except ValueError as error:
             raise IntegrityError("the rating state's header is damaged", cause=str(error), fix=_REBUILD) from error
-        rules = rules_named(header["rules"])
-        if (header["layout"], header["rules_version"], header["rows"]) != (layout.VERSION, rules.version, layout.ROWS):
+        known = RULE_SETS.get(header.rules)
+        if known is None or (header.layout, header.rules_version) != (layout.VERSION, known.version):
             raise ContractError(
                 "the rating state was saved by another version",
-                cause=f"layout {header['layout']} and rules {header['rules']}@{header['rules_version']}, "
-                f"where this program has layout {layout.VERSION} and {rules}",
+                cause=f"layout {header.layout} and rules {header.rules}@{header.rules_version}, "
+                f"where this program has layout {layout.VERSION} and {', '.join(map(str, RULE_SETS.values()))}",
                 fix=_REBUILD,
             )
-        if hashlib.sha256(rest).hexdigest() != header["sha256"] or len(rest) != 8 * layout.ROWS * header["symbols"]:
+        shape = (-(-header.symbols // WIDTH), layout.ROWS, WIDTH)
+        if len(body) != 8 * math.prod(shape):
             raise IntegrityError(
-                "the rating state's bytes are not those that were saved", cause="sha256 or length differ", fix=_REBUILD
+                "the rating state is not as long as its header says", cause=f"{len(body)} bytes", fix=_REBUILD
             )
-        matrix = np.frombuffer(rest, dtype="<f8").reshape(layout.ROWS, header["symbols"]).astype(np.float64)
-        return cls(rules, matrix, header["phase"], header["scalar"])
+        blocks = layout.aligned(shape)
+        blocks[:] = np.frombuffer(body, dtype="<f8").reshape(shape)
+        return cls(known, header.symbols, blocks, header.phase, header.scalar)
 
 
 _REBUILD: Final = "build it again with RatingState.from_history"

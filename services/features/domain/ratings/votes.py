@@ -1,71 +1,67 @@
 """The 26 votes, each in one place, in the order of the table in docs/ratings.md.
 
-Every function takes a bar's values of one symbol and returns a ballot. `x1` is x on the bar before (NaN where it
-does not exist; a comparison with NaN is false). `tie` is the distance up to which two values count as equal:
-`PRICE_TIE` times |close| for prices and price differences, `SCALE_TIE` for oscillators. `one_input` is True for rules
-in which one input alone decides whether a vote is NA.
+Every function takes a bar's values of one symbol and returns a ballot: whether it is known, buy, sell. `x1` is x on
+the bar before (NaN where it does not exist; a comparison with NaN is false). `tie` is the distance up to which two
+values count as equal: `PRICE_TIE` times |close| for prices and price differences, `SCALE_TIE` for
+oscillators. `one_input` is True for rules in which one input alone decides whether a vote is NA.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from services.features.domain.ratings.lanes import elementwise, where
-
-Value = Any  # a float where compiled, a row of floats in numpy
+from services.features.domain.ratings.lanes import Value, inlined
 
 PRICE_TIE: Final = 1e-9
 SCALE_TIE: Final = 1e-7  # 1e-9 of 100
 
-# A ballot is a number, so that ballots can be counted by adding them up: 0 is NA, 64 + vote any other.
-CAST: Final = 64.0
 
-
-@elementwise
+@inlined
 def above(a: Value, b: Value, tie: Value) -> Any:
     return a - b > tie
 
 
-@elementwise
+@inlined
 def below(a: Value, b: Value, tie: Value) -> Any:
-    return b - a > tie
+    return a - b < -tie
 
 
-@elementwise
+@inlined
 def exists(x: Value) -> Any:
     return x == x  # noqa: PLR0124  NaN is the one value that differs from itself
 
 
-@elementwise
-def ballot(known: Any, buy: Any, sell: Any) -> Value:
-    return where(known, where(buy, 65.0, where(sell, 63.0, 64.0)), 0.0)
+@inlined
+def ballot(known: Value, buy: Value, sell: Value) -> Any:
+    """Whether a vote is not NA, whether it is +1, whether it is −1."""
+    return known, known & buy, known & sell
 
 
 # ---- moving averages ------------------------------------------------------------------------------------------------
 
 
-@elementwise
-def average(close: Value, mean: Value, tie: Value) -> Value:
+@inlined
+def average(defined: Value, close: Value, mean: Value, tie: Value) -> Any:
     """sma10 … sma200, ema10 … ema200, hull9, vwma20. Buy: close > average. NA without the average."""
-    return ballot(exists(mean), above(close, mean, tie), below(close, mean, tie))
+    return ballot(defined, above(close, mean, tie), below(close, mean, tie))
 
 
-@elementwise
-def ichimoku_never(defined: Any) -> Value:
+@inlined
+def ichimoku_never(defined: Any) -> Any:
     """ichimoku in `screener`: its conditions contradict each other, so 0 once lead2 and close[1] exist."""
-    return where(defined, 64.0, 0.0)
+    return ballot(defined, defined & False, defined & False)
 
 
-@elementwise
-def ichimoku_base_line(defined: Any, close: Value, base: Value, tie: Value) -> Value:
+@inlined
+def ichimoku_base_line(defined: Any, close: Value, base: Value, tie: Value) -> Any:
     """ichimoku in `institutional`. Buy: close > base."""
     return ballot(defined, above(close, base, tie), below(close, base, tie))
 
 
-@elementwise
+@inlined
 def ichimoku_cloud(
     defined: Any, close: Value, conversion: Value, base: Value, lead1_26: Value, lead2_26: Value, tie: Value
-) -> Value:
+) -> Any:
     """ichimoku in `pine_v3`. Buy: lead1[26] > lead2[26], base > lead1[26], conversion > base, close > conversion."""
     return ballot(
         defined,
@@ -83,8 +79,8 @@ def ichimoku_cloud(
 # ---- oscillators ----------------------------------------------------------------------------------------------------
 
 
-@elementwise
-def rsi(x: Value, x1: Value) -> Value:
+@inlined
+def rsi(x: Value, x1: Value) -> Any:
     """Buy: < 30 and rising. Sell: > 70 and falling. NA unless RSI[1]."""
     return ballot(
         exists(x1),
@@ -93,8 +89,8 @@ def rsi(x: Value, x1: Value) -> Value:
     )
 
 
-@elementwise
-def stochastic(k: Value, d: Value, k1: Value, d1: Value, one_input: bool) -> Value:
+@inlined
+def stochastic(k: Value, d: Value, k1: Value, d1: Value, one_input: bool) -> Any:
     """Buy: K < 20, D < 20, K > D. Sell: K > 80, D > 80, K < D. NA unless K, D, K[1], D[1] (one input: D[1])."""
     return ballot(
         exists(d1) & (one_input | (exists(k) & exists(d) & exists(k1))),
@@ -103,8 +99,8 @@ def stochastic(k: Value, d: Value, k1: Value, d1: Value, one_input: bool) -> Val
     )
 
 
-@elementwise
-def cci(x: Value, x1: Value, one_input: bool) -> Value:
+@inlined
+def cci(x: Value, x1: Value, one_input: bool) -> Any:
     """Buy: < −100 and rising. Sell: > 100 and falling. NA unless CCI, CCI[1] (one input: CCI[1])."""
     return ballot(
         exists(x1) & (one_input | exists(x)),
@@ -113,8 +109,8 @@ def cci(x: Value, x1: Value, one_input: bool) -> Value:
     )
 
 
-@elementwise
-def adx(x: Value, x1: Value, plus: Value, minus: Value, plus1: Value, minus1: Value, one_input: bool) -> Value:
+@inlined
+def adx(x: Value, x1: Value, plus: Value, minus: Value, plus1: Value, minus1: Value, one_input: bool) -> Any:
     """ADX > 20 and rising; buy: +DI > −DI, sell: +DI < −DI. NA unless ADX, ±DI, ±DI[1] (one input: ADX)."""
     trending = above(x, 20.0, SCALE_TIE) & above(x, x1, SCALE_TIE)
     return ballot(
@@ -124,8 +120,8 @@ def adx(x: Value, x1: Value, plus: Value, minus: Value, plus1: Value, minus1: Va
     )
 
 
-@elementwise
-def awesome(x: Value, x1: Value, x2: Value, tie: Value) -> Value:
+@inlined
+def awesome(x: Value, x1: Value, x2: Value, tie: Value) -> Any:
     """Buy: AO > 0 and AO[1] ≤ 0, or AO > 0, AO[1] > 0, AO > AO[1], AO[2] > AO[1]. Sell: mirror. NA unless AO[1]."""
     return ballot(
         exists(x1),
@@ -134,22 +130,22 @@ def awesome(x: Value, x1: Value, x2: Value, tie: Value) -> Value:
     )
 
 
-@elementwise
-def momentum(x: Value, x1: Value, tie: Value) -> Value:
+@inlined
+def momentum(x: Value, x1: Value, tie: Value) -> Any:
     """Buy: Mom > Mom[1]. Sell: Mom < Mom[1]. NA unless Mom[1]."""
     return ballot(exists(x1), above(x, x1, tie), below(x, x1, tie))
 
 
-@elementwise
-def macd(x: Value, signal: Value, tie: Value) -> Value:
+@inlined
+def macd(x: Value, signal: Value, tie: Value) -> Any:
     """Buy: macd > signal. Sell: macd < signal. NA unless both."""
     return ballot(exists(x) & exists(signal), above(x, signal, tie), below(x, signal, tie))
 
 
-@elementwise
+@inlined
 def stochastic_rsi(
     k: Value, d: Value, k1: Value, d1: Value, close: Value, ema50: Value, tie: Value, one_input: bool
-) -> Value:
+) -> Any:
     """Buy: downtrend, K < 20, D < 20, K > D. Sell: uptrend, K > 80, D > 80, K < D.
 
     The trend is the EMA50 vote. NA unless K, D, K[1], D[1] (one input: EMA50).
@@ -162,8 +158,8 @@ def stochastic_rsi(
     )
 
 
-@elementwise
-def williams_r(x: Value, x1: Value, one_input: bool) -> Value:
+@inlined
+def williams_r(x: Value, x1: Value, one_input: bool) -> Any:
     """Buy: < −80 and rising. Sell: > −20 and falling. NA unless %R, %R[1] (one input: %R[1])."""
     return ballot(
         exists(x1) & (one_input | exists(x)),
@@ -172,10 +168,10 @@ def williams_r(x: Value, x1: Value, one_input: bool) -> Value:
     )
 
 
-@elementwise
+@inlined
 def bull_bear(
     bull: Value, bear: Value, bull1: Value, bear1: Value, close: Value, ema50: Value, tie: Value, one_input: bool
-) -> Value:
+) -> Any:
     """Buy: uptrend, bear < 0 and rising. Sell: downtrend, bull > 0 and falling.
 
     The trend is the EMA50 vote. NA unless bull[1], bear[1] (one input: EMA50).
@@ -187,7 +183,7 @@ def bull_bear(
     )
 
 
-@elementwise
-def ultimate(x: Value) -> Value:
+@inlined
+def ultimate(x: Value) -> Any:
     """uo. Buy: > 70. Sell: < 30. NA without UO."""
     return ballot(exists(x), above(x, 70.0, SCALE_TIE), below(x, 30.0, SCALE_TIE))
