@@ -71,6 +71,21 @@ def test_a_retry_counts_late_results_before_it_asks_for_anything_again(house: Ho
     assert decisions(caused)[-1].symbols == tuple(THREE)
 
 
+def test_a_strict_run_that_was_aborted_is_promoted_after_a_retry_of_what_failed(house: House) -> None:
+    house.start(THREE[:2], strict=True)
+    house.note(house.catalogued(*THREE[:2]))
+    timeout = failure("timeout", "10 s without a byte", retryable=True)
+    (decided,) = decisions(house.note(house.hydrated("PSE:JFC", failed={"PSE:BDO": timeout})))
+    assert decided.reason == "the run is strict and 2 of 2 candidates have a gap"
+    assert house.note(house.rated("PSE:JFC")) == []
+    _, caused = house.command("retry")
+    assert orders(caused)[0].arguments["bars"] == ["PSE:BDO"]
+    house.tick(1)
+    house.note(house.hydrated("PSE:BDO", batch=1))
+    (decided,) = decisions(house.note(house.rated("PSE:BDO", batch=1)))
+    assert (decided.decision, decided.symbols) == ("granted", tuple(THREE[:2]))
+
+
 def test_the_auditors_own_order_is_not_taken_for_a_persons(house: House) -> None:
     blocked(house)
     _, caused = house.command("retry")

@@ -71,7 +71,8 @@ def decide(facts: Facts) -> Decision:
             return Decision("blocked", code, problem)
     covered = facts.expected - facts.gaps
     if facts.strict and facts.gaps:
-        return Decision("blocked", "strict", f"the run is strict and {_gaps(facts.gaps)} of {facts.expected:,}")
+        failed = f"{facts.gaps:,} of {facts.expected:,} candidates {'has' if facts.gaps == 1 else 'have'} a gap"
+        return Decision("blocked", "strict", f"the run is strict and {failed}")
     if facts.waived < facts.gaps:
         left = facts.gaps - facts.waived
         by_waiver = f" and {facts.waived:,} waived" if facts.waived else ""

@@ -64,6 +64,7 @@ def test_a_blocked_decision_names_the_first_row_of_the_table_that_applies() -> N
         (Facts(expected=272, gaps=0, waived=0), "all 272 covered"),
         (Facts(expected=272, gaps=17, waived=0), "255 of 272 covered: 17 candidates have a gap"),
         (Facts(expected=272, gaps=17, waived=16), "255 of 272 covered and 16 waived: 1 candidate has a gap"),
+        (Facts(expected=272, gaps=1, waived=1, strict=True), "the run is strict and 1 of 272 candidates has a gap"),
         (Facts(expected=272, gaps=17, waived=17), "255 of 272 covered, the other 17 waived"),
     ],
 )
