@@ -135,9 +135,8 @@ def _refused(rated: RatedBatch, files: Mapping[str, FileRef], record: RunRecord)
             stage=refusal.stage,
             failure=Failure(
                 code=refusal.finding.code,
-                message=_short(refusal.finding.message),
+                message=_short(refusal.finding.message + _hint(symbol, refusal.finding, rated.report.batch)),
                 retryable=False,
-                fix=_way_out(symbol, refusal.finding, rated.report.batch),
             ),
             quarantine=files.get(symbol),
         )
@@ -145,12 +144,12 @@ def _refused(rated: RatedBatch, files: Mapping[str, FileRef], record: RunRecord)
     }
 
 
-def _way_out(symbol: str, finding: Finding, batch: BarsBatch) -> str | None:
-    """What a person can do about it, where there is anything but waiting for other data."""
+def _hint(symbol: str, finding: Finding, batch: BarsBatch) -> str:
+    """What a person can do beside signing for its absence; no `fix`, as only a person knows whether it was a split."""
     if finding.code != "toxic":
-        return None
+        return ""
     day = date_text(int(batch.stamps[finding.rows[0]]))[:10]
-    return f"if it was a split: asof adjust {symbol} --date {day} --factor NEW_PRICE/OLD_PRICE --reason …"
+    return f"; was it a split? asof adjust {symbol} --date {day} --factor NEW/OLD"
 
 
 def _warnings(record: RunRecord, rated: RatedBatch, wanted: Sequence[Bars]) -> dict[str, tuple[str, ...]]:

@@ -173,7 +173,8 @@ def test_a_batch_of_nothing_but_failures_stages_no_file(house):
     assert said.staged == ()
     failure = said.rejected["X:A"].failure
     assert failure.code == "toxic"
-    assert "asof adjust X:A --date 2021-03-11 --factor" in failure.fix
+    assert "asof adjust X:A --date 2021-03-11 --factor" in failure.message
+    assert failure.fix is None
     assert house.rate(house.hydrated(house.write_bars({}), batch=0)) is None
 
 
