@@ -1,6 +1,6 @@
 """Draws the README's picture from a real demo: `.venv/bin/python docs/picture.py` writes docs/demo.svg.
 
-It plays the demo into a fresh folder and keeps what a terminal of 144 columns would show, with three symbols of each
+It plays the demo into a fresh folder and keeps what a terminal of 156 columns would show, with three symbols of each
 cause instead of all.
 """
 
@@ -20,7 +20,7 @@ from asof.demo.story import play
 from asof.settings import HouseSettings
 
 TARGET = Path(__file__).with_name("demo.svg")
-WIDTH = 144
+WIDTH = 156
 # A plain frame: no font is fetched from anywhere.
 FRAME = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">
 <style>
