@@ -108,7 +108,11 @@ class Timeline:
         return made
 
     def after(self, fact: Fact) -> Timeline:
-        if self.facts and self.facts[-1].known == fact.known:  # both were learned at once: nobody saw the one alone
+        """With one more fact, learned after or at the same instant as the last."""
+        at_once = bool(self.facts) and self.facts[-1].known == fact.known
+        if (
+            at_once and self.last is not None and fact.effective <= self.last
+        ):  # nobody ever saw the one without the other
             return Timeline.of(self.key, [*self.facts, fact], self.schema)
         return self._with([fact])
 
