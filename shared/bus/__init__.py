@@ -5,6 +5,9 @@ runner.py      running services                   publishing.py  publishing, and
 reader.py      FastStream reads                   outbox.py      events on disk until Redis has them
 worker.py      what happens to an entry           dead_letters.py  what cannot be applied
 reclaim.py     what failed or was abandoned       watch.py       heartbeats, lost groups
+letterbox.py   what operators do with those       traces.py      the spans of a run, read back
+upkeep.py      trimming, archives, the dead       health.py      readiness and metrics
+access.py      what each user of the server may   settings.py    every figure
 client.py      for the command line: publish and follow, without a group
 """
 

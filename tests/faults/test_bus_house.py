@@ -22,7 +22,7 @@ from tests.e2e.conftest import AS_OF, House
 pytestmark = pytest.mark.timeout(240)
 
 RUNS = {"left": ["PSE:JFC", "PSE:BDO", "PSE:SM"], "right": ["PSE:SM", "PSE:AC", "PSE:ALI"]}
-FAULTS = 7
+FAULTS = 5
 
 
 @contextmanager
