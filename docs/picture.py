@@ -1,6 +1,6 @@
 """Draws the README's picture from a real demo: `.venv/bin/python docs/picture.py` writes docs/demo.svg.
 
-It plays the demo into a fresh folder and keeps what a terminal of 156 columns would show, with three symbols of each
+It plays the demo into a fresh folder and keeps what a terminal of 160 columns would show, with three symbols of each
 cause instead of all.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 import tempfile
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from asof.demo.story import play
 from asof.settings import HouseSettings
 
 TARGET = Path(__file__).with_name("demo.svg")
-WIDTH = 156
+WIDTH = 160
 # A plain frame: no font is fetched from anywhere.
 FRAME = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">
 <style>
@@ -57,8 +58,9 @@ def main() -> None:
 
 
 def _relative(line: str, home: Path) -> str:
-    """The house as a reader will have it; a shortened text no longer has the length that was measured for it."""
-    return re.sub(r' textLength="[^"]*"', "", line).replace(str(home), "data") if str(home) in line else line
+    """Paths as a reader will have them; a shortened text no longer has the length that was measured for it."""
+    shorter = line.replace(str(home), "data").replace(f"{Path(sys.executable).parent}/", "")
+    return line if shorter == line else re.sub(r' textLength="[^"]*"', "", shorter)
 
 
 if __name__ == "__main__":
