@@ -174,6 +174,8 @@ class Timeline:
         for place in range(max(0, len(self.rows) - 1) if is_newest else 0, len(rows)):
             row = rows[place]
             old = self.rows[place] if place < len(self.rows) else None
+            if row is old:
+                continue
             if old is not None and _is_same_row(row, old):
                 rows[place] = row._replace(updated=old.updated)
                 continue
