@@ -104,3 +104,23 @@ def test_random_kills_leave_the_catalog_and_features_of_a_quiet_house(tmp_path: 
     features = [Lakehouse(house.home.root).features.matrix() for house in (loud, quiet)]
     pd.testing.assert_frame_equal(*features)
     assert not features[0].empty
+
+
+def test_flushall_in_the_middle_of_a_run_ends_in_a_verdict_that_names_what_is_missing(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    with a_house(tmp_path / "flushed", cache) as house:
+        house.publish(candidates=RUNS["left"], as_of=AS_OF, run_id="left", deadline_s=8)
+        house.wait(lambda: house.home.run("left").manifest.exists(), "the run to be opened")
+        house.redis().flushall()
+        verdict = house.verdict("left", timeout_s=60)
+        if verdict["decision"] == "granted":
+            assert verdict["covered"] == 1.0
+        else:
+            assert verdict["covered"] < 1.0
+            assert {gap["symbol"] for gap in verdict["gaps"]} <= set(RUNS["left"])
+            assert all(gap["code"] and gap["stage"] for gap in verdict["gaps"])
+        # The house works on: another run is granted.
+        house.publish(candidates=RUNS["left"], as_of=AS_OF, run_id="after")
+        assert house.verdict("after", timeout_s=60)["decision"] == "granted"
+        house.asof("audit", "ledger")
