@@ -15,6 +15,8 @@ from services.auditor import verify_ledger
 from shared import events as e
 from tests.integration.auditor_house import House, decisions, failure
 
+# Hundreds of houses: what is tried is the order of events, not whether a disk keeps them.
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 A, B, C = "PSE:A", "PSE:B", "PSE:C"
 ALL = [A, B, C]
 FAULTS = st.dictionaries(
@@ -92,7 +94,7 @@ def interrupt(house: House, what: str) -> list[e.PromotionDecided]:
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_no_interleaving_grants_what_is_not_accounted_for_or_leaves_what_is_complete(data: st.DataObject) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         house = House(Path(folder) / "data")
         faults = data.draw(FAULTS, label="faults")
         begin = house.event(e.RunCandidates(candidates=ALL, run_id="r1"))
@@ -133,7 +135,7 @@ def test_without_interruptions_every_order_ends_in_the_same_outcomes(
         coverage = house.coverage()
         return only.decision, only.symbols, coverage.outcomes, coverage.gaps, coverage.covered
 
-    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as one, tempfile.TemporaryDirectory(dir=MEMORY) as other:
         first, second = House(Path(one) / "data"), House(Path(other) / "data")
         events = events_of(first, faults)
         events_of(second, faults)
