@@ -206,6 +206,7 @@ def codes_of(keys: pd.Series, panel: Panel, codes: Mapping[str, int]) -> npt.NDA
         raise ContractError(f"the column {keys.name!r} has no symbol in row {row}", fix="drop rows without a symbol")
     mapped = np.fromiter((codes.get(name, -1) for name in names), np.int32, len(names))
     have = np.diff(panel.offsets) > 0
+    mapped[mapped >= len(have)] = -1  # learned after this panel was made
     absent = np.flatnonzero((mapped < 0) | ~have[mapped]) if len(have) else np.arange(len(names))
     if isinstance(keys.dtype, pd.CategoricalDtype) and len(absent):
         absent = absent[np.isin(absent, each)]  # a category that no row uses is not asked for
