@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults.bus_chaos import Sums, campaign, read
+from tests.faults.bus_crew import Crew
 from tests.faults.bus_torment import HARD, torment
+from tests.faults.bus_worker import put
 
 
 def test_random_faults_lose_nothing_and_bury_only_what_is_bad(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -42,6 +44,15 @@ def test_a_campaign_goes_on_after_its_last_leg_and_adds_up(tmp_path: Path) -> No
     assert sums.events >= 1010
     assert sums.faults.total() == 12
     assert campaign(7, record, minutes=9, legs=9, faults=5, seconds=1, events=1000) == sums, "it has its faults"
+
+
+def test_a_second_effect_that_differs_is_double_and_a_repeated_one_is_not(tmp_path: Path) -> None:
+    crew = Crew("redis://nowhere", tmp_path)
+    (tmp_path / "effects").mkdir()
+    for batch, content in ((1, "a"), (1, "a"), (2, "a"), (2, "b")):
+        put(tmp_path / "effects" / str(batch), content)
+    assert crew.effects() == {1, 2}
+    assert crew.doubles() == {2}
 
 
 def test_sums_say_what_went_wrong() -> None:
