@@ -3,6 +3,7 @@
 from shared.tables.contract import Table, open_table
 from shared.tables.model import (
     Changes,
+    Damage,
     Garbage,
     JsonValue,
     Manifest,
@@ -15,6 +16,7 @@ from shared.tables.snapshot import Snapshot
 
 __all__ = [
     "Changes",
+    "Damage",
     "Garbage",
     "JsonValue",
     "Manifest",

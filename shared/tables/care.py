@@ -1,8 +1,10 @@
-"""Looking after a native table: verifying it, finding what is sound, collecting what nobody needs."""
+"""Looking after a table: verifying it, collecting what nobody needs."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,7 @@ from shared import files
 from shared.errors import IntegrityError, NotFoundError
 from shared.tables import segment as segments_io
 from shared.tables.manifest import segment_version
-from shared.tables.model import Garbage, Manifest, Segment, Violation
+from shared.tables.model import Garbage, Segment, Violation
 
 if TYPE_CHECKING:
     from shared.tables.table import VersionedTable
@@ -23,38 +25,24 @@ def verify(table: VersionedTable, version: int | None) -> list[Violation]:
     return [Violation(number, file, problem) for file, problem in problems]
 
 
-def newest_sound(table: VersionedTable) -> tuple[Manifest, tuple[int, ...]] | None:
-    """The newest version whose every file is sound, and the broken ones after it; None when nothing is broken.
-
-    Raises IntegrityError when no version with rows is sound: an empty table is never put in place of a broken one.
-    """
-    hashed: dict[Segment, str | None] = {}
-    lost: list[int] = []
-    for version in reversed(table.log.versions()):
-        if not _problems(table, version, hashed):
-            return (table.load(version).manifest, tuple(lost[::-1])) if lost else None
-        lost.append(version)
-    if not lost:
-        return None
-    raise IntegrityError(
-        f"{table.root}: no version is sound", cause=f"versions {lost[-1]}–{lost[0]} are broken", fix="restore a backup"
-    )
-
-
-def collect(table: VersionedTable, keep: Collection[int], *, keep_last: int, apply: bool) -> Garbage:
+def collect(
+    table: VersionedTable, keep: Collection[int], *, keep_last: int, newest_since: datetime | None, apply: bool
+) -> Garbage:
     """See `Table.collect`. Safe beside live writers: the file of a commit still under way is named for a version that
     does not exist yet, and the number of a collected version is never used again.
     """
     newest = table.log.newest(0)
     versions = table.log.versions()
     kept = {newest, *keep, *table.tags().values(), *versions[max(0, len(versions) - keep_last) :]}
+    if newest_since is not None:
+        # A version was the newest until the one after it was made.
+        since = newest_since.timestamp()
+        kept.update(one for one, after in pairwise(versions) if table.log.written_at(after) >= since)
     gone = tuple(version for version in versions if version not in kept and version < newest)
-    needed: set[str] = set()
-    for version in sorted(kept & {newest, *versions} - {0}):
-        manifest = table.load(version).manifest
-        needed.update(segment.file for segment in manifest.segments)
-        needed.update(table.log.own_files(manifest))
+    needed = _named(table, sorted(kept & {newest, *versions} - {0}))
     garbage = [path for path in _decided(table, newest) if path.relative_to(table.root).as_posix() not in needed]
+    known = _named(table, gone)
+    left_over = frozenset(path for path in garbage if path.relative_to(table.root).as_posix() not in known)
     size = sum(_size(path) for path in garbage)
     if apply:
         table.log.forget(gone)
@@ -62,7 +50,7 @@ def collect(table: VersionedTable, keep: Collection[int], *, keep_last: int, app
             path.unlink(missing_ok=True)
         for folder in {path.parent for path in garbage}:
             files.sync_dir(folder)
-    return Garbage(files=tuple(garbage), bytes=size, versions=gone, removed=apply)
+    return Garbage(files=tuple(garbage), left_over=left_over, bytes=size, versions=gone, removed=apply)
 
 
 def _problems(table: VersionedTable, version: int, hashed: dict[Segment, str | None]) -> list[tuple[str, str]]:
@@ -75,6 +63,16 @@ def _problems(table: VersionedTable, version: int, hashed: dict[Segment, str | N
             hashed[segment] = segments_io.verify(table.root, segment)
     found = [(segment.file, hashed[segment]) for segment in manifest.segments]
     return [(file, problem) for file, problem in found if problem is not None]
+
+
+def _named(table: VersionedTable, versions: Iterable[int]) -> set[str]:
+    """The files, relative to the table's root, that these versions name."""
+    named: set[str] = set()
+    for version in versions:
+        manifest = table.load(version).manifest
+        named.update(segment.file for segment in manifest.segments)
+        named.update(table.log.own_files(manifest))
+    return named
 
 
 def _decided(table: VersionedTable, newest: int) -> Iterator[Path]:

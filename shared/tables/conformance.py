@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -449,6 +450,21 @@ class TableConformance:
         assert table.verify() == []
         assert table.commit(6, appending(rows("F"))) == 7
         assert table.collect(keep=[1, 6], apply=True).files == ()
+
+    def test_what_was_the_newest_since_an_instant_stays_for_who_pinned_it_then(self, table: Table) -> None:
+        self._with_history(table)
+        now = datetime.now(UTC)
+        assert table.collect(newest_since=now - timedelta(hours=1)).versions == ()
+        assert table.collect(newest_since=now + timedelta(hours=1)).versions == (1, 2, 3, 4, 5)
+
+    def test_a_file_that_no_version_ever_named_is_told_apart(self, table: Table) -> None:
+        self._with_history(table)
+        stray = table.root / "segments" / "000000000003-stray.parquet"
+        stray.write_bytes(b"a commit that came too late")
+        garbage = table.collect(apply=True)
+        assert garbage.left_over == {stray}
+        assert stray in garbage.files
+        assert len(garbage.files) == 6
 
     def test_a_reader_pinned_to_a_collected_version_is_told_so(self, table: Table) -> None:
         self._with_history(table)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
 import pyarrow as pa
 
 from shared.clock import system_clock
-from shared.tables.model import Changes, Garbage, JsonValue, Repaired, Violation
+from shared.tables.model import Changes, Damage, Garbage, JsonValue, Repaired, Violation
 from shared.tables.native import ManifestLog
 from shared.tables.snapshot import Snapshot
 from shared.tables.table import VersionedTable, random_id
@@ -92,15 +93,32 @@ class Table(Protocol):
         """Compares every file of a version with what was written; empty when sound. Repairs nothing."""
         ...
 
-    def repair(self) -> Repaired | None:
-        """A new version equal to the newest one whose every file is sound; None when nothing is broken.
+    def damage(self) -> Damage | None:
+        """Every file of every version compared with what was written; None when all are sound. Repairs nothing."""
+        ...
 
-        Only when asked: it gives up what the broken versions held, and says which they were.
+    def repair(self, note: Mapping[str, JsonValue] | None = None) -> Repaired | None:
+        """Buries the broken versions, and when the newest is one, makes a new one equal to the newest sound version.
+
+        Only when asked: it gives up what the broken versions held, and says which they were. Their files are put
+        aside, with `note`, which also goes into the new version's meta. None when nothing is broken. Raises
+        IntegrityError when no version is sound (an empty table never takes the place of a broken one),
+        CommitConflict when somebody commits meanwhile.
         """
         ...
 
-    def collect(self, keep: Collection[int] = (), *, keep_last: int = 1, apply: bool = False) -> Garbage:
+    def collect(
+        self,
+        keep: Collection[int] = (),
+        *,
+        keep_last: int = 1,
+        newest_since: datetime | None = None,
+        apply: bool = False,
+    ) -> Garbage:
         """The files that no version in `keep`, none of the `keep_last` newest and no tag needs; removed on `apply`.
+
+        newest_since  versions that were the newest at this instant or after it stay too: whoever pinned the newest
+                      one since then keeps what it pinned. Told by the times of the files.
 
         A reader pinned to a collected version gets NotFoundError at its next read of a file.
         """

@@ -66,6 +66,19 @@ class DeltaLog:
                 break
         return None
 
+    def missing(self) -> list[int]:
+        return []  # the Delta log has no gaps: delta-rs refuses one
+
+    def version_files(self, version: int) -> Iterable[str]:
+        del version  # the Delta log is delta's to clean
+        return ()
+
+    def written_at(self, version: int) -> float:
+        number = next(
+            number for number in range(version - 1, self._last_commit() + 1) if self._is_version(number, version)
+        )
+        return self._path(number).stat().st_mtime
+
     def publish(self, manifest: Manifest, base: Manifest, this: Attempt) -> None:
         live = {segment.file for segment in base.segments}
         wanted = {segment.file for segment in manifest.segments}

@@ -16,7 +16,7 @@ from shared.files import sha256_bytes
 from shared.tables.model import KEY_COLUMN, JsonValue, Manifest, Segment
 
 FORMAT = 1
-RESTORE = "asof audit pit --repair (rebuilds from the newest sound version), or restore the file from a backup"
+RESTORE = "asof audit tables --repair (goes back to the newest sound version), or restore the file from a backup"
 
 _HEAD = b'{"sha256":"'
 _MIDDLE = b'","manifest":'

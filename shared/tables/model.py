@@ -75,19 +75,47 @@ class Violation:
 
 
 @dataclass(frozen=True, slots=True)
+class Damage:
+    """What is wrong with a table, and what a repair would give up.
+
+    broken     the versions that cannot be read, ascending
+    newest     the newest version, broken or not
+    restores   the version that a repair goes back to: None when the newest is sound, 0 when none is
+    rows_lost  rows that only broken versions have; None when a manifest that says so cannot be read
+    runs       the runs that made the broken versions, as far as they can be read
+    """
+
+    broken: tuple[int, ...]
+    problems: tuple[Violation, ...]
+    newest: int
+    restores: int | None
+    rows_lost: int | None
+    runs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Repaired:
-    """A repair's outcome: `version` is new and equals `restored`; the versions in `lost` cannot be read any more."""
+    """A repair's outcome: the versions in `lost` cannot be read any more, their files lie in the folder `aside`.
+
+    `version` is the newest one now: a new one that equals `restored`, unless the newest was sound all along.
+    """
 
     version: int
     restored: int
     lost: tuple[int, ...]
+    aside: Path
 
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """What a collection removes, or would remove: files that no kept version names, and the versions that go."""
+    """What a collection removes, or would remove: files that no kept version names, and the versions that go.
+
+    `left_over` are those of `files` that none of the versions that go names either: a commit that came too late wrote
+    them, or one that was killed.
+    """
 
     files: tuple[Path, ...]
+    left_over: frozenset[Path]
     bytes: int
     versions: tuple[int, ...]
     removed: bool

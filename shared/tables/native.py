@@ -51,6 +51,16 @@ class ManifestLog:
         known = known or _number(self._hint) or max(self._numbered(), default=0)
         if known and not self._path(known).exists():
             raise _missing(self._file(known))
+        known = self._probe(known)
+        while _number(self._hint) > known:
+            # It is never ahead: either somebody committed meanwhile, or the next number's manifest is gone.
+            if not self._path(known + 1).exists():
+                raise _missing(self._file(known + 1))
+            known = self._probe(known)
+        return known
+
+    def _probe(self, known: int) -> int:
+        """The newest number that exists without a gap after `known`, in steps that double, then halve."""
         step = 1
         while self._path(known + step).exists():
             known += step
@@ -104,6 +114,20 @@ class ManifestLog:
     def was_collected(self, version: int) -> bool:
         path = self._path(version)
         return path.exists() and path.read_bytes() == _TOMBSTONE
+
+    def missing(self) -> list[int]:
+        if not self.folder.is_dir():
+            return []
+        numbers = {int(path.stem) for path in self.folder.glob(f"*{_SUFFIX}") if path.stem.isdigit()}
+        newest = max(_number(self._hint), *numbers, 0)
+        return [version for version in range(1, newest + 1) if version not in numbers]
+
+    def version_files(self, version: int) -> Iterable[str]:
+        brought = self.folder.glob(f"checkpoint-{version:012d}-*")
+        return (self._file(version), *(path.relative_to(self.root).as_posix() for path in brought))
+
+    def written_at(self, version: int) -> float:
+        return self._path(version).stat().st_mtime
 
     def own_files(self, manifest: Manifest) -> Iterable[str]:
         return () if manifest.checkpoint is None else (manifest.checkpoint,)

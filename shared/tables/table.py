@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -13,12 +14,14 @@ import pyarrow as pa
 from shared import files
 from shared.errors import CommitConflict, NotFoundError
 from shared.tables import care, exporting, tagging
+from shared.tables import repair as repairing
 from shared.tables import segment as segments_io
 from shared.tables.attempt import Attempt, attempt
 from shared.tables.changes import check_base, compacted, next_manifest, small_tail
 from shared.tables.model import (
     EMPTY,
     Changes,
+    Damage,
     Garbage,
     JsonValue,
     Manifest,
@@ -53,6 +56,18 @@ class Log(Protocol):
         ...
 
     def was_collected(self, version: int) -> bool: ...
+
+    def missing(self) -> list[int]:
+        """The numbers up to the newest of which there is no trace, though each was given out once."""
+        ...
+
+    def version_files(self, version: int) -> Iterable[str]:
+        """The log's own files, relative to the root, of which this version alone consists; they may be missing."""
+        ...
+
+    def written_at(self, version: int) -> float:
+        """When the version was made, in seconds since 1970 by the file system's clock."""
+        ...
 
     def own_files(self, manifest: Manifest) -> Iterable[str]:
         """The log's own files (relative to the root) that this version needs."""
@@ -182,16 +197,25 @@ class VersionedTable:
     def verify(self, version: int | None = None) -> list[Violation]:
         return care.verify(self, version)
 
-    def repair(self) -> Repaired | None:
-        found = care.newest_sound(self)
-        if found is None:
-            return None
-        sound, lost = found
-        version = self._restore(sound, sound, lost[-1] + 1, sound.epoch, sound.meta)
-        return Repaired(version=version, restored=sound.version, lost=lost)
+    def damage(self) -> Damage | None:
+        return repairing.find(self)
 
-    def collect(self, keep: Collection[int] = (), *, keep_last: int = 1, apply: bool = False) -> Garbage:
-        return care.collect(self, keep, keep_last=keep_last, apply=apply)
+    def repair(self, note: Mapping[str, JsonValue] | None = None) -> Repaired | None:
+        return repairing.repair(self, note or {})
+
+    def restore_broken(self, sound: Manifest, *, after: int, meta: Mapping[str, JsonValue]) -> int:
+        """A version after `after`, which cannot be read, that equals `sound`."""
+        return self._restore(sound, sound, after + 1, sound.epoch, meta)
+
+    def collect(
+        self,
+        keep: Collection[int] = (),
+        *,
+        keep_last: int = 1,
+        newest_since: datetime | None = None,
+        apply: bool = False,
+    ) -> Garbage:
+        return care.collect(self, keep, keep_last=keep_last, newest_since=newest_since, apply=apply)
 
     # -- inside
 
@@ -202,7 +226,7 @@ class VersionedTable:
         if manifest is None:
             collected = self.log.was_collected(version)
             raise NotFoundError(
-                f"{self.root.name}: version {version} was collected"
+                f"{self.root.name}: version {version} was collected, or given up in a repair"
                 if collected
                 else f"{self.root.name} has no version {version}",
                 fix="load the newest; tag a version that must stay" if collected else "load the newest",

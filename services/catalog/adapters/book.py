@@ -156,6 +156,11 @@ class Book:
         one = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
         encoded = one if pa.types.is_dictionary(one.type) else one.dictionary_encode()
         names = encoded.dictionary.to_pylist()
+        if not self.names:  # the first segment holds nearly all keys, and all of them are new
+            self.names = names
+            self.codes.update(zip(names, range(len(names)), strict=True))
+            first_codes: Codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
+            return first_codes
         mapped = np.fromiter(map(self.codes.get, names, repeat(-1)), np.int32, len(names))
         new = np.flatnonzero(mapped < 0)
         first = len(self.names)
