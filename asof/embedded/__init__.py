@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from asof.embedded.binary import ServerBinary, find_server
+from asof.embedded.binary import ServerBinary, find_server, find_servers
 from asof.embedded.server import embedded_redis
 
-__all__ = ["ServerBinary", "embedded_redis", "find_server"]
+__all__ = ["ServerBinary", "embedded_redis", "find_server", "find_servers"]

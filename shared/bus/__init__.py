@@ -8,6 +8,7 @@ reclaim.py     what failed or was abandoned       watch.py       heartbeats, los
 letterbox.py   what operators do with those       traces.py      the spans of a run, read back
 upkeep.py      trimming, archives, the dead       health.py      readiness and metrics
 access.py      what each user of the server may   settings.py    every figure
+address.py     the URL of Redis, one server's or a Sentinel's
 client.py      for the command line: publish and follow, without a group
 """
 

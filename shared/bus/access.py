@@ -18,7 +18,7 @@ USERS = (*SERVICES, CLI)
 _OWN: Mapping[str, tuple[str, ...]] = MappingProxyType({"catalog": ("asof:catalog:*",), "fetcher": ("asof:pace:*",)})
 _COMMANDS = (
     "-@all +@connection +@read +@write +@transaction +eval +evalsha +script|load +script|exists +time "
-    "-@dangerous -scan -randomkey -dbsize +info +client|setinfo +client|setname"
+    "-@dangerous -scan -randomkey -dbsize +info +client|setname"
 )
 
 

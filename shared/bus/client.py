@@ -6,16 +6,16 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
-from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from shared.bus.address import client_of, close, reason, watched
 from shared.bus.groups import is_lost
 from shared.bus.settings import BusSettings
 from shared.bus.wire import decode, encode
@@ -23,11 +23,15 @@ from shared.errors import ContractError, TransientError
 from shared.events import Event, Payload
 from shared.streams import SERVICES, STREAMS
 
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
 log = structlog.get_logger("asof.bus")
 
 _BLOCK_MS = 1000
 _COUNT = 500
 _POLL_S = 0.01
+_REPLICATED_MS = 1000
 
 
 class Followed(NamedTuple):
@@ -39,25 +43,36 @@ class Followed(NamedTuple):
 @asynccontextmanager
 async def connected(redis_url: str) -> AsyncIterator[Redis]:
     """A client that gives up after about two seconds. Raises TransientError when Redis cannot be reached."""
-    redis = Redis.from_url(redis_url, retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=6))
+    redis = client_of(redis_url, retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=6))
     try:
         yield redis
     except (RedisConnectionError, RedisTimeoutError, OSError) as fault:
-        raise TransientError("Redis cannot be reached", cause=str(fault), fix="asof doctor") from fault
+        raise TransientError("Redis cannot be reached", cause=reason(fault), fix="asof doctor") from fault
     finally:
-        await redis.aclose()
+        await close(redis)
 
 
 async def publish(redis_url: str, events: Sequence[Event[Any]]) -> list[str]:
-    """Add all events in one transaction; their entry ids. Raises TransientError when Redis does not take them."""
-    async with connected(redis_url) as redis, redis.pipeline(transaction=True) as pipe:
-        for event in events:
-            fields: dict[Any, Any] = dict(encode(event))
-            pipe.xadd(event.stream, fields)
-        try:
-            return [entry_id.decode() for entry_id in await pipe.execute()]
-        except ResponseError as fault:
-            raise TransientError("Redis refused the events", cause=str(fault), fix="asof doctor") from fault
+    """Add all events in one transaction; their entry ids. Raises TransientError when Redis does not take them.
+
+    Behind a Sentinel it waits for one replica, and warns when none confirms: nobody else would miss these events.
+    """
+    async with connected(redis_url) as redis:
+        async with redis.pipeline(transaction=True) as pipe:
+            for event in events:
+                fields: dict[Any, Any] = dict(encode(event))
+                pipe.xadd(event.stream, fields)
+            try:
+                ids = [entry_id.decode() for entry_id in await pipe.execute()]
+            except ResponseError as fault:
+                raise TransientError("Redis refused the events", cause=str(fault), fix="asof doctor") from fault
+        if watched(redis_url) is not None and not await redis.wait(1, _REPLICATED_MS):
+            log.warning(
+                "no replica has these events yet: a failover now would lose them",
+                entries=ids,
+                fix="asof show the run; when nobody has opened it, publish it again",
+            )
+        return ids
 
 
 async def newest(redis_url: str, streams: Iterable[str]) -> dict[str, str]:

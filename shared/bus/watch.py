@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from redis.exceptions import ResponseError
 
+from shared.bus.address import Master
 from shared.bus.groups import ensure_groups, held_by, is_lost
 from shared.bus.publishing import Bus
 from shared.bus.reader import Reader
@@ -27,7 +28,10 @@ async def watch(
 ) -> None:
     """Runs until it is cancelled: what is still being handled after a stop needs its heartbeats too."""
     workers = list({id(reader.worker): reader.worker for reader in readers}.values())
+    master = Master(redis)
     while True:
+        if await master.follow():
+            log.warning("another server is the master now")
         if not stopping.is_set():
             await revive(redis, readers)
         for worker in workers:

@@ -218,7 +218,8 @@ class Worker:
             self.held.pop(entry.id, None)
 
     def _deliver_again(self, entry: Entry, fault: BaseException, failures: int) -> None:
-        wait = min(self._settings.retry_most_s, self._settings.retry_first_s * 3 ** (failures - 1))
+        # Bounded before it is multiplied: 3 to the power of 700 is no float.
+        wait = min(self._settings.retry_most_s, self._settings.retry_first_s * 3 ** min(failures - 1, 30))
         known = isinstance(fault, TransientError)
         log.warning(
             "a handler failed; its event is delivered again",

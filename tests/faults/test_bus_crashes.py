@@ -113,7 +113,7 @@ async def test_sigterm_and_scaling_under_load_lose_nothing_and_share_the_work(re
         for worker in workers[:3]:
             worker.terminate()
         assert [worker.wait(20) for worker in workers[:3]] == [0, 0, 0]
-        await settled(redis_url, 20)
+        await settled(redis_url, 60)
         shares = crew.shares()
         await until(lambda: _only_consumer_of(redis_url, workers[3].pid), 5)
     assert crew.effects() == set(range(1000))

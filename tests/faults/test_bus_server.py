@@ -68,7 +68,7 @@ async def test_redis_kill_9_under_load_and_everything_is_applied(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, durable: bool
 ) -> None:
     chain = Chain(tmp_path)
-    slow = QUICK.model_copy(update={"min_idle_s": 2.0})
+    slow = QUICK.model_copy(update={"min_idle_s": 6.0})
     with running_server(tmp_path_factory.mktemp("redis"), *(() if durable else ("--appendonly", "no"))) as server:
         async with Redis.from_url(server.url()) as redis:
             # Read by a worker that is gone, and not due for takeover before the kill: only the disk can bring it back.

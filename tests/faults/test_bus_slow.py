@@ -214,7 +214,7 @@ async def test_a_long_stream_is_given_back_while_it_is_worked_on(redis_url: str,
     )
     async with running(*services, url=redis_url, settings=eager), Redis.from_url(redis_url) as redis:
         await client.publish(redis_url, [task("r1", batch) for batch in range(2000)])
-        assert len(await audited.until(2000)) == 2000
+        assert len(await audited.until(2000, 60)) == 2000
         await until(lambda: _short(redis, "fetch-tasks", "fetch-attempted"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -88,6 +89,10 @@ async def pending(url: str, stream: str, group: str) -> int:
 
 
 async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 10) -> None:
+    deadline = time.monotonic() + timeout_s
     async with asyncio.timeout(timeout_s):
         while not await condition():
+            # A client may swallow the cancellation that a timeout is made of.
+            if time.monotonic() > deadline:
+                raise TimeoutError
             await asyncio.sleep(0.01)

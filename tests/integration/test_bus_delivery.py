@@ -7,12 +7,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
 from shared.bus import Subscription, client
 from shared.errors import TerminalError, TransientError
 from shared.events import DeadLetter, Event
 from tests.integration.bus_parts import QUICK, Seen, attempted, pending, run, running, service, task, until
+from tests.redis_server import RedisServer
+
+
+@pytest.fixture
+def redis_url(every_server: RedisServer) -> str:
+    """Delivery is what the kinds of server have to agree about."""
+    with SyncRedis.from_url(every_server.url()) as redis:
+        redis.flushall()
+    return every_server.url()
 
 
 async def test_what_was_published_before_the_first_start_is_consumed(redis_url: str, tmp_path: Path) -> None:

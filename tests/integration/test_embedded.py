@@ -16,8 +16,9 @@ from pathlib import Path
 import psutil
 import pytest
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 
-from asof.embedded import embedded_redis, find_server
+from asof.embedded import embedded_redis, find_server, find_servers
 from shared.errors import NotFoundError
 from shared.paths import Home
 
@@ -89,6 +90,20 @@ async def test_what_it_held_is_there_at_the_next_start(tmp_path: Path) -> None:
     async with embedded_redis(Home.at(tmp_path)) as url:
         with Redis.from_url(url) as redis:
             assert redis.xlen("run-candidates") == 1
+
+
+@pytest.mark.skipif(len(find_servers()) < 2, reason="needs two kinds of server: install redis-server beside the wheel")
+async def test_a_house_stays_with_the_server_that_wrote_its_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as alone:
+        alone.setenv("PATH", "")
+        async with embedded_redis(Home.at(tmp_path)) as url, AsyncRedis.from_url(url) as redis:
+            await redis.xadd("run-candidates", {"data": "1"})
+            await redis.bgrewriteaof()
+    assert find_server() == find_servers()[0] != find_servers()[-1], "a new house would take another one"
+    async with embedded_redis(Home.at(tmp_path)) as url, AsyncRedis.from_url(url) as redis:
+        assert await redis.xlen("run-candidates") == 1
 
 
 async def test_a_second_process_joins_and_the_last_one_stops_it(tmp_path: Path) -> None:
