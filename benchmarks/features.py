@@ -1,21 +1,24 @@
 """What a daily run costs in the features service, by step: from stored bars to the master, in batches of 50.
 
-    .venv/bin/python benchmarks/features.py [SYMBOLS …]        default 272 and 1130, each with 2,000 daily bars
+    .venv/bin/python benchmarks/features.py [SYMBOLS …]     default 272 and 1130; BARS=2000 daily bars each
 
-The first run brings every symbol; the daily one brings one new bar a symbol and rates the whole history again, because
-a run's rows come whole. `kernel` is part of `rate`: it is what continuing from a saved state would save; `state` is
-what it would cost instead (one bar of every symbol, loading and saving included).
+The first run brings every symbol. `daily` brings one new bar a symbol and goes on from what was kept; `whole` brings
+the next one and computes the whole history, as a run in doubt does. `ratings stage` is all that lies between the stored
+bars and `ratings-computed`. Behind the seconds of all three: how many times `daily` goes into `whole`, and the seconds
+of processor time of both.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,28 +31,31 @@ from services.features import handlers, staging
 from services.features.adapters.adjustments import LakehouseAdjustments
 from services.features.adapters.bars import LakehouseBars
 from services.features.adapters.calendars import ExchangeCalendars
+from services.features.adapters.histories import LakehouseHistories
 from services.features.adapters.store import LakehouseFeatures
 from services.features.adapters.warm import warm
 from services.features.adapters.workspace import RunWorkspace
-from services.features.domain import rating
 from services.features.domain.ratings.state import RatingState
 from services.features.domain.runs import event_rules
 from services.features.domain.validation import FeatureConsistencyValidator, FeatureStoreSchema, IngestionValidator
+from services.features.going_on import NOTHING_KEPT
 from services.features.staging import Stage
 from shared.bars import BarsTable
 from shared.events import Event, FileRef, PromotionDecided, RunCandidates, Versions
 from shared.paths import Home
 
-BARS = 2_000
+BARS = int(os.environ.get("BARS", "2000"))
 BATCH = 50
 START = datetime(2022, 1, 1, tzinfo=UTC)
 _STEPS = (
-    "read bars",
-    "rate",
-    "  validate bars",
-    "  kernel",
-    "  check features",
-    "stage",
+    "ratings stage",
+    "  read bars",
+    "  go on",
+    "  rate",
+    "    validate bars",
+    "    kernel",
+    "    check features",
+    "  write",
     "merge",
     "own file",
     "export",
@@ -67,29 +73,39 @@ def main(counts: list[int]) -> None:
 
 def _measure(folder: Path, count: int) -> None:
     home = Home.at(folder)
-    frames = {f"X:S{number:04}": _bars(BARS + 1, number) for number in range(count)}
+    frames = {f"X:S{number:04}": _bars(BARS + 2, number) for number in range(count)}
     for symbol, frame in frames.items():
-        BarsTable.open(home.bars_table("1d", symbol)).append(frame.iloc[:-1], run_id="fetched")
-    first = _run(home, "first", list(frames), START)
-    for symbol, frame in frames.items():
-        BarsTable.open(home.bars_table("1d", symbol)).append(frame.iloc[-1:], run_id="fetched")
-    daily = _run(home, "daily", list(frames), START + timedelta(days=1))
-    print(f"\n{count:,} symbols × {BARS:,} bars{'first':>14}{'daily':>10}{'daily':>14}")
+        BarsTable.open(home.bars_table("1d", symbol)).append(frame.iloc[:BARS], run_id="fetched")
+    runs = [_run(home, "first", list(frames), START)]
+    for day, name in ((1, "daily"), (2, "whole")):
+        for symbol, frame in frames.items():
+            BarsTable.open(home.bars_table("1d", symbol)).append(
+                frame.iloc[BARS + day - 1 : BARS + day], run_id="fetched"
+            )
+        runs.append(_run(home, name, list(frames), START + timedelta(days=day), goes_on=name == "daily"))
+    _, daily, whole = runs
+    print(f"\n{count:,} symbols × {BARS:,} bars{'first':>14}{'daily':>10}{'whole':>10}{'ratio':>9}{'processor':>18}")
     for step in _STEPS:
-        share = daily[step] / daily["whole run"]
-        print(f"  {step:20}{first[step]:10.2f} s{daily[step]:8.2f} s{share:10.1%}")
-    print(f"  {'state':20}{'':12}{_state(frames):8.2f} s")
+        ratio = whole[step].elapsed / (daily[step].elapsed or 1e-9)
+        times = "".join(f"{run[step].elapsed:8.2f} s" for run in runs)
+        print(f"  {step:20}{times}{ratio:8.1f}×{daily[step].processor:9.2f} s{whole[step].processor:7.2f} s")
     print(f"  peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10:,.0f} MiB")
 
 
-def _run(home: Home, run_id: str, symbols: list[str], as_of: datetime) -> dict[str, float]:
+@dataclass
+class _Spent:
+    elapsed: float = 0.0
+    processor: float = 0.0
+
+
+def _run(home: Home, run_id: str, symbols: list[str], as_of: datetime, *, goes_on: bool = True) -> dict[str, _Spent]:
     """Seconds of each step of one run that reads stored bars, and is promoted."""
     workspace, store = RunWorkspace(home), LakehouseFeatures(home, lambda: as_of)
-    stage = Stage(LakehouseBars(home), ExchangeCalendars(), workspace, LakehouseAdjustments(home))
+    histories = LakehouseHistories(home) if goes_on else NOTHING_KEPT
+    stage = Stage(LakehouseBars(home), ExchangeCalendars(), workspace, LakehouseAdjustments(home), histories)
     asked = RunCandidates(candidates=list(symbols), run_id=run_id, as_of=as_of + timedelta(days=1), bars="lakehouse")
-    spent: dict[str, float] = dict.fromkeys(_STEPS, 0.0)
-    began = time.perf_counter()
-    with _timed(spent, workspace, store, stage):
+    spent = {step: _Spent() for step in _STEPS}
+    with _timed(spent, workspace, store, stage), _clock(spent["whole run"]):
         said = asyncio.run(
             handlers.open_run(
                 Event.of(asked, source="benchmark", time=as_of),
@@ -116,21 +132,33 @@ def _run(home: Home, run_id: str, symbols: list[str], as_of: datetime) -> dict[s
         )
         event = Event.of(decided, source="benchmark", time=as_of)
         asyncio.run(handlers.promote(event, workspace=workspace, store=store, clock=lambda: as_of))
-    spent["whole run"] = time.perf_counter() - began
     return spent
 
 
 @contextmanager
-def _timed(spent: dict[str, float], workspace: RunWorkspace, store: LakehouseFeatures, stage: Stage) -> Iterator[None]:
+def _clock(spent: _Spent) -> Iterator[None]:
+    elapsed, processor = time.perf_counter(), time.process_time()
+    try:
+        yield
+    finally:
+        spent.elapsed += time.perf_counter() - elapsed
+        spent.processor += time.process_time() - processor
+
+
+@contextmanager
+def _timed(spent: dict[str, _Spent], workspace: RunWorkspace, store: LakehouseFeatures, stage: Stage) -> Iterator[None]:
     """Put a stop-watch around each step's own function, and take it off again."""
     watched: list[tuple[Any, str, str]] = [
-        (stage.bars, "read", "read bars"),
-        (IngestionValidator, "validate", "  validate bars"),
-        (rating, "compute_panel", "  kernel"),
-        (FeatureStoreSchema, "inspect", "  check features"),
-        (FeatureConsistencyValidator, "inspect", "  check features"),
-        (staging, "rate", "rate"),
-        (workspace, "stage", "stage"),
+        (handlers, "stage_batch", "ratings stage"),
+        (stage.bars, "read", "  read bars"),
+        (stage.bars, "added", "  read bars"),
+        (staging, "go_on_from_kept", "  go on"),
+        (IngestionValidator, "validate", "    validate bars"),
+        (RatingState, "rated", "    kernel"),
+        (FeatureStoreSchema, "inspect", "    check features"),
+        (FeatureConsistencyValidator, "inspect", "    check features"),
+        (staging, "rate", "  rate"),
+        (workspace, "stage", "  write"),
         (store, "merge", "merge"),
         (workspace, "assemble", "own file"),
         (store, "export", "export"),
@@ -138,7 +166,7 @@ def _timed(spent: dict[str, float], workspace: RunWorkspace, store: LakehouseFea
     before = [(owner, name, vars(owner).get(name)) for owner, name, _ in watched]
     for owner, name, step in watched:
         wrapped = _watch(getattr(owner, name), spent, step)
-        setattr(owner, name, staticmethod(wrapped) if owner is FeatureStoreSchema else wrapped)
+        setattr(owner, name, staticmethod(wrapped) if owner in (FeatureStoreSchema, RatingState) else wrapped)
     try:
         yield
     finally:
@@ -149,27 +177,12 @@ def _timed(spent: dict[str, float], workspace: RunWorkspace, store: LakehouseFea
                 setattr(owner, name, original)
 
 
-def _watch(real: Callable[..., Any], spent: dict[str, float], step: str) -> Callable[..., Any]:
+def _watch(real: Callable[..., Any], spent: dict[str, _Spent], step: str) -> Callable[..., Any]:
     def watched(*given: Any, **named: Any) -> Any:
-        began = time.perf_counter()
-        try:
+        with _clock(spent[step]):
             return real(*given, **named)
-        finally:
-            spent[step] += time.perf_counter() - began
 
     return watched
-
-
-def _state(frames: dict[str, pd.DataFrame]) -> float:
-    """Seconds to load a panel's saved state, to take in one bar of each symbol and to save it again."""
-    names = ("open", "high", "low", "close", "volume")
-    open_, high, low, close, volume = (np.column_stack([f[name].to_numpy() for f in frames.values()]) for name in names)
-    saved = RatingState.from_history(open_[:-1], high[:-1], low[:-1], close[:-1], volume[:-1]).to_bytes()
-    began = time.perf_counter()
-    state = RatingState.from_bytes(saved)
-    state.update(open_[-1], high[-1], low[-1], close[-1], volume[-1])
-    state.to_bytes()
-    return time.perf_counter() - began
 
 
 def _bars(count: int, seed: int) -> pd.DataFrame:
@@ -177,7 +190,7 @@ def _bars(count: int, seed: int) -> pd.DataFrame:
     close = 100 * np.exp(np.cumsum(random.normal(0, 0.02, count)))
     open_ = close * np.exp(random.normal(0, 0.005, count))
     spread = 1 + random.random((2, count)) * 0.01
-    index = pd.date_range(end=START, periods=count, freq="D", tz="UTC", name="ts")
+    index = pd.date_range(end=START + timedelta(days=1), periods=count, freq="D", tz="UTC", name="ts")
     values = {
         "open": open_,
         "high": np.maximum(open_, close) * spread[0],

@@ -96,6 +96,11 @@ def _walk(values: Mapping[str, Any], above: tuple[str, ...]) -> Iterator[tuple[t
             yield from _walk(value, (*above, str(key)))
 
 
+def feature_named(text: str) -> str | None:
+    """The feature that a screener's or another house's name means, or None."""
+    return _NAMES.get(_plain(text))
+
+
 def _plain(key: str) -> str:
     return "".join(char for char in key.lower() if char.isalnum())
 

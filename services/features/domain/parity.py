@@ -40,3 +40,11 @@ def badge(parities: Iterable[Parity]) -> str:
     compared = list(parities)
     agreeing = sum(parity.agrees for parity in compared)
     return f"parity {CLOSE_ENOUGH:.0e}: {agreeing} of {len(compared)}".replace("e-0", "e-") if compared else ""
+
+
+def summary(parities: Iterable[Parity]) -> dict[str, object]:
+    """Local minus screener by symbol, and the line that sums it up; empty when nothing was compared. Of a symbol that
+    was rated twice the later counts."""
+    last = {one.symbol: one for one in parities}
+    differences = {symbol: dict(one.differences) for symbol, one in sorted(last.items())}
+    return {"badge": badge(last.values()), "differences": differences} if last else {}

@@ -181,6 +181,8 @@ _ORDER: Final = ("duplicate_bar", "descending_bars", "bad_price", "high_below_lo
 
 
 def _rejected(batch: BarsBatch, kept: NDArray[np.intp], adjusted: Adjusted) -> dict[str, Finding]:
+    if len(batch) == 0:
+        return {}
     import pandera.pandas as pa
 
     frame = _with_bar_before(batch, kept, adjusted)

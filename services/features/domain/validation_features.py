@@ -110,6 +110,8 @@ class FeatureStoreSchema:
     @staticmethod
     def inspect(features: Features) -> tuple[Features, dict[str, Finding]]:
         """The features with rounding clipped, and what is wrong with each symbol that may not be stored."""
+        if len(features.batch) == 0:
+            return features, {}
         import pandera.pandas as pa
 
         rejected: dict[str, Finding] = {}

@@ -157,3 +157,28 @@ def test_no_changed_byte_is_taken_for_a_state(place, flip):
     changed[place] ^= flip
     with pytest.raises(IntegrityError):
         RatingState.from_bytes(bytes(changed))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(nasty(120), min_size=1, max_size=11), st.data(), st.sampled_from(RULES))
+def test_symbols_of_several_states_go_on_together_to_the_bit(columns, data, rules):
+    """States of other panels and other phases, taken apart and put together in another order."""
+    arrays = ratings_bars.panel(columns)
+    width = len(columns)
+    start = data.draw(st.integers(0, len(arrays[0]) - 1))
+    order = data.draw(st.permutations(range(width)))
+    own = []
+    for symbol in range(width):
+        here = ~np.isnan(np.sum([x[:start, symbol] for x in arrays[:4]], axis=0))  # each in a panel as long as it is
+        ratings, state = RatingState.rated(*(x[:start, symbol : symbol + 1][here] for x in arrays), rules=rules)
+        np.testing.assert_array_equal(ratings.rsi[:, 0], compute_panel(*(x[:start] for x in arrays)).rsi[here, symbol])
+        own.append(state.columns()[0])
+    together = RatingState.of_columns([own[symbol] for symbol in order], rules)
+    shuffled = [x[:, order] for x in arrays]
+    rows, _ = continued(shuffled, start, rules, together)
+    same(rows, compute_panel(*shuffled, rules=rules), start)
+
+
+def test_columns_of_another_shape_are_refused():
+    with pytest.raises(ContractError, match="columns of a state have the shape"):
+        RatingState.of_columns(np.zeros((2, 7)))

@@ -184,14 +184,14 @@ def test_ratings_that_fail_the_schema_are_refused_where_they_are_made(monkeypatc
     """The gate is on the way to the staged rows, not beside it."""
     import services.features.domain.rating as module
 
-    real = module.compute_panel
+    real = module.RatingState.rated
 
     def spoiled(*bars):
-        panel = real(*bars)
+        panel, state = real(*bars)
         panel.rsi[40, 0] = 100.0001
-        return panel
+        return panel, state
 
-    monkeypatch.setattr(module, "compute_panel", spoiled)
+    monkeypatch.setattr(module.RatingState, "rated", spoiled)
     frames = {"X:A": made.bars(60, seed=1), "X:B": made.bars(60, seed=2)}
     rated = rate(
         BarsBatch.of(frames), markets={}, ticks={}, rules="screener", as_of=made.stamp("2021-03-10"), interval="1d"

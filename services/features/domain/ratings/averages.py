@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from services.features.domain.ratings import layout, votes
-from services.features.domain.ratings.here import Bar, Here, ago, before, keep, note, place, push, summed, window
+from services.features.domain.ratings.here import Bar, Here, ago, before, keep, note, place, push, sums20
 from services.features.domain.ratings.lanes import Value, inlined, where
 from services.features.domain.ratings.rules import Switches
 from services.features.domain.ratings.series import NA, if_seen, larger, smaller, smooth
@@ -15,10 +15,23 @@ _CONVERSION, _BASE, _LEAD1_26, _LEAD2_26 = (place(name) for name in ("conversion
 
 
 @inlined
-def simple(here: Here, bar: Bar, total: Value, lost: Value, length: int, at: int) -> Value:
-    """SMA: the mean of the last `length` closes, whose running sum is `total` and `lost`."""
-    total_of_window = window(here, layout.CLOSE_SUM, total, lost, length)
-    mean = total_of_window * (1.0 / length)
+def closes(here: Here, bar: Bar) -> Any:
+    """The sums of the last 10, 20, 30, 50, 100 and 200 closes."""
+    sum10, sum20 = sums20(here, bar.close, layout.CLOSE, layout.CLOSE2, layout.CLOSE5, layout.CLOSE10)
+    sum30 = sum20 + ago(here, layout.CLOSE10, 20)
+    sum50 = sum30 + ago(here, layout.CLOSE20, 30)
+    sum100 = sum50 + ago(here, layout.CLOSE50, 50)
+    sum200 = sum100 + ago(here, layout.CLOSE100, 100)
+    push(here, layout.CLOSE20, sum20)
+    push(here, layout.CLOSE50, sum50)
+    push(here, layout.CLOSE100, sum100)
+    return sum10, sum20, sum30, sum50, sum100, sum200
+
+
+@inlined
+def simple(here: Here, bar: Bar, total: Value, length: int, at: int) -> Value:
+    """SMA: the mean of the last `length` closes, whose sum is `total`."""
+    mean = total * (1.0 / length)
     defined = bar.settled | (bar.count >= float(length))
     note(here, at, where(defined, mean, NA))
     return votes.average(defined, bar.close, mean, bar.tie)
@@ -52,10 +65,9 @@ def hull9(here: Here, bar: Bar) -> Value:
 @inlined
 def volume_weighted20(here: Here, bar: Bar) -> Value:
     """Σ close · volume / Σ volume over 20 bars; NA when all 20 volumes are 0."""
-    money, money_lost = summed(here, layout.TRADED_SUM, bar.close * bar.volume)
-    shares, shares_lost = summed(here, layout.VOLUME_SUM, bar.volume)
-    weight = window(here, layout.VOLUME_SUM, shares, shares_lost, 20)
-    mean = window(here, layout.TRADED_SUM, money, money_lost, 20) / weight
+    _, money = sums20(here, bar.close * bar.volume, layout.TRADED, layout.TRADED2, layout.TRADED5, layout.TRADED10)
+    _, weight = sums20(here, bar.volume, layout.VOLUME, layout.VOLUME2, layout.VOLUME5, layout.VOLUME10)
+    mean = money / weight
     defined = (bar.settled | (bar.count >= 20.0)) & (abs(weight) > 0.0)
     note(here, _VWMA20, where(defined, mean, NA))
     return votes.average(defined, bar.close, mean, bar.tie)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,6 +35,11 @@ class Bars:
     @property
     def arrays(self) -> tuple[Array, Array, Array, Array, Array]:
         return self.open, self.high, self.low, self.close, self.volume
+
+    def rows(self, rows: slice) -> Bars:
+        """A stretch of time."""
+        open_, high, low, close, volume = (array[rows] for array in self.arrays)
+        return Bars(open_, high, low, close, volume, self.missing[rows], None)
 
 
 def checked_bars(open_: ArrayLike, high: ArrayLike, low: ArrayLike, close: ArrayLike, volume: ArrayLike) -> Bars:
@@ -71,9 +77,15 @@ def _refuse_infinity(name: str, array: Array) -> None:
         )
 
 
-def packed(bars: Bars, first: int, last: int) -> tuple[Bars, NDArray[np.intp]]:
-    """Columns `first` to `last` with each symbol's bars at the end, without gaps; and the order that did it."""
+def packed(bars: Bars, first: int, last: int) -> tuple[Bars, NDArray[np.intp] | None]:
+    """Columns `first` to `last` with each symbol's bars at the end, without gaps; and the order that did it.
+
+    None: they lie so already.
+    """
     columns = [array[:, first:last] for array in bars.arrays]
+    if bars.gaps is None or not bars.gaps[first:last].any():
+        open_, high, low, close, volume = (np.ascontiguousarray(column) for column in columns)
+        return Bars(open_, high, low, close, volume, bars.missing[:, first:last], None), None
     order = np.argsort(~bars.missing[:, first:last], axis=0, kind="stable")
     ends = [np.ascontiguousarray(np.take_along_axis(column, order, axis=0)) for column in columns]
     return Bars(ends[0], ends[1], ends[2], ends[3], ends[4], np.isnan(ends[3]), None), order
@@ -81,12 +93,19 @@ def packed(bars: Bars, first: int, last: int) -> tuple[Bars, NDArray[np.intp]]:
 
 def padded(bars: Bars) -> Bars:
     """`bars` with the last column repeated up to whole blocks of lanes."""
-    spare = -bars.close.shape[1] % WIDTH
+    height, width = bars.close.shape
+    spare = -width % WIDTH
     if not spare:
         return bars
-    columns = np.minimum(np.arange(bars.close.shape[1] + spare), bars.close.shape[1] - 1)
-    open_, high, low, close, volume = (np.take(array, columns, axis=1) for array in bars.arrays)
-    return Bars(open_, high, low, close, volume, np.take(bars.missing, columns, axis=1), None)
+
+    def wider(array: NDArray[Any]) -> NDArray[Any]:
+        out = np.empty((height, width + spare), dtype=array.dtype)
+        out[:, :width] = array
+        out[:, width:] = array[:, -1:]
+        return out
+
+    open_, high, low, close, volume = (wider(array) for array in bars.arrays)
+    return Bars(open_, high, low, close, volume, wider(bars.missing), None)
 
 
 def unpacked(values: Array, order: NDArray[np.intp]) -> Array:

@@ -23,7 +23,7 @@ class TechnicalRatings:
         from services.features.domain.ratings.panel import panel_ratings
 
         ratings = panel_ratings(bars_of_frame(bars), rules_named(rules))
-        return pd.DataFrame({name: x[:, 0] for name, x in ratings._asdict().items()}, index=bars.index)
+        return pd.DataFrame(np.concatenate(ratings, axis=1), index=bars.index, columns=list(ratings._fields))
 
     @staticmethod
     def votes(bars: pd.DataFrame, rules: str = "screener") -> pd.DataFrame:

@@ -11,7 +11,7 @@ from services.features.domain.ratings import lanes, layout
 from services.features.domain.ratings.lanes import Value, inlined
 from services.features.domain.ratings.layout import Ring
 from services.features.domain.ratings.rules import VOTES
-from services.features.domain.ratings.series import add, larger, since, smaller
+from services.features.domain.ratings.series import larger, smaller
 
 _BALLOTS: Final = len(VOTES)
 
@@ -53,13 +53,13 @@ def keep(here: Here, row: int, x: Value) -> None:
 @inlined
 def ago(here: Here, ring: Ring, bars: int) -> Value:
     """A series' value that many bars ago."""
-    return lanes.load(here.state, here.block, ring.first + ring.each * ((here.phase - bars) & (ring.size - 1)))
+    return lanes.load(here.state, here.block, ring.first + ((here.phase - bars) & (ring.size - 1)))
 
 
 @inlined
 def push(here: Here, ring: Ring, x: Value) -> None:
     """This bar's value of a series."""
-    lanes.store(here.state, here.block, ring.first + ring.each * (here.phase & (ring.size - 1)), x)
+    lanes.store(here.state, here.block, ring.first + (here.phase & (ring.size - 1)), x)
 
 
 @inlined
@@ -74,21 +74,41 @@ def note(here: Here, place: int, x: Value) -> None:
 
 
 @inlined
-def summed(here: Here, ring: Ring, x: Value) -> Any:
-    """The running sum of a series, x included, and what its rounding lost."""
-    last = ring.first + ring.each * ((here.phase - 1) & (ring.size - 1))
-    total, lost = add(lanes.load(here.state, here.block, last), lanes.load(here.state, here.block, last + 1), x)
-    now = ring.first + ring.each * (here.phase & (ring.size - 1))
-    lanes.store(here.state, here.block, now, total)
-    lanes.store(here.state, here.block, now + 1, lost)
-    return total, lost
+def sum5(here: Here, x: Value, one: Ring, two: Ring) -> Value:
+    """The sum of the last 5 values of a series, from those of 2. The rings keep the series and the sums of 2."""
+    sum2 = x + ago(here, one, 1)
+    sum4 = sum2 + ago(here, two, 2)
+    sum5 = sum4 + ago(here, one, 4)
+    push(here, one, x)
+    push(here, two, sum2)
+    return sum5
 
 
 @inlined
-def window(here: Here, ring: Ring, total: Value, lost: Value, length: int) -> Value:
-    """The sum of the last `length` values of a series; `total` and `lost` are `summed`'s."""
-    old = ring.first + ring.each * ((here.phase - length) & (ring.size - 1))
-    return since(total, lost, lanes.load(here.state, here.block, old), lanes.load(here.state, here.block, old + 1))
+def sums20(here: Here, x: Value, one: Ring, two: Ring, five: Ring, ten: Ring) -> Any:
+    """The sums of the last 10 and of the last 20 values."""
+    last5 = sum5(here, x, one, two)
+    sum10 = last5 + ago(here, five, 5)
+    sum20 = sum10 + ago(here, ten, 10)
+    push(here, five, last5)
+    push(here, ten, sum10)
+    return sum10, sum20
+
+
+@inlined
+def sums28(here: Here, x: Value, one: Ring, two: Ring, seven: Ring, fourteen: Ring) -> Any:
+    """The sums of the last 7, 14 and 28 values."""
+    sum2 = x + ago(here, one, 1)
+    sum4 = sum2 + ago(here, two, 2)
+    sum6 = sum4 + ago(here, two, 4)
+    sum7 = sum6 + ago(here, one, 6)
+    sum14 = sum7 + ago(here, seven, 7)
+    sum28 = sum14 + ago(here, fourteen, 14)
+    push(here, one, x)
+    push(here, two, sum2)
+    push(here, seven, sum7)
+    push(here, fourteen, sum14)
+    return sum7, sum14, sum28
 
 
 @inlined

@@ -24,7 +24,6 @@ from services.features.domain.ratings.here import (
     note_vote,
     place,
     push,
-    summed,
 )
 from services.features.domain.ratings.lanes import Value, entry, inlined, where
 from services.features.domain.ratings.rules import VOTES, Switches
@@ -56,10 +55,8 @@ def counted(here: Here, vote: int, ballot: Any, tally: Tally) -> Tally:
 
 
 @inlined
-def simple_and_exponential(
-    here: Here, bar: Bar, total: Value, lost: Value, length: int, row: int, vote: int, tally: Tally
-) -> Tally:
-    tally = counted(here, vote, averages.simple(here, bar, total, lost, length, _FIRST_AVERAGE + vote), tally)
+def simple_and_exponential(here: Here, bar: Bar, total: Value, length: int, row: int, vote: int, tally: Tally) -> Tally:
+    tally = counted(here, vote, averages.simple(here, bar, total, length, _FIRST_AVERAGE + vote), tally)
     ema = averages.exponential(here, bar, length, row)
     note(here, _FIRST_AVERAGE + vote + 1, ema)
     defined = bar.settled | (bar.count >= float(length))
@@ -69,13 +66,13 @@ def simple_and_exponential(
 @inlined
 def moving_averages(here: Here, bar: Bar, rules: Switches, high8: Value, low8: Value, tally: Tally) -> Tally:
     """The fifteen ballots."""
-    total, lost = summed(here, layout.CLOSE_SUM, bar.close)
-    tally = simple_and_exponential(here, bar, total, lost, 10, layout.EMA10, SMA10, tally)
-    tally = simple_and_exponential(here, bar, total, lost, 20, layout.EMA20, SMA20, tally)
-    tally = simple_and_exponential(here, bar, total, lost, 30, layout.EMA30, SMA30, tally)
-    tally = simple_and_exponential(here, bar, total, lost, 50, layout.EMA50, SMA50, tally)
-    tally = simple_and_exponential(here, bar, total, lost, 100, layout.EMA100, SMA100, tally)
-    tally = simple_and_exponential(here, bar, total, lost, 200, layout.EMA200, SMA200, tally)
+    sum10, sum20, sum30, sum50, sum100, sum200 = averages.closes(here, bar)
+    tally = simple_and_exponential(here, bar, sum10, 10, layout.EMA10, SMA10, tally)
+    tally = simple_and_exponential(here, bar, sum20, 20, layout.EMA20, SMA20, tally)
+    tally = simple_and_exponential(here, bar, sum30, 30, layout.EMA30, SMA30, tally)
+    tally = simple_and_exponential(here, bar, sum50, 50, layout.EMA50, SMA50, tally)
+    tally = simple_and_exponential(here, bar, sum100, 100, layout.EMA100, SMA100, tally)
+    tally = simple_and_exponential(here, bar, sum200, 200, layout.EMA200, SMA200, tally)
     tally = counted(here, HULL9, averages.hull9(here, bar), tally)
     tally = counted(here, VWMA20, averages.volume_weighted20(here, bar), tally)
     return counted(here, ICHIMOKU, averages.ichimoku(here, bar, rules, high8, low8), tally)
@@ -108,7 +105,6 @@ def all_votes(here: Here, bar: Bar, rules: Switches) -> Any:
     tally = counted(here, UO, oscillators.ultimate(here, bar, close1), tally)
     push(here, layout.HIGH, bar.high)
     push(here, layout.LOW, bar.low)
-    push(here, layout.CLOSE, bar.close)
     return averages_tally, tally, rsi, adx
 
 

@@ -16,8 +16,9 @@ from services.features.domain.ratings.here import (
     note,
     place,
     push,
-    summed,
-    window,
+    sum5,
+    sums20,
+    sums28,
 )
 from services.features.domain.ratings.lanes import Value, inlined, where
 from services.features.domain.ratings.rules import Switches
@@ -95,9 +96,8 @@ def stochastic_rsi(here: Here, bar: Bar, rules: Switches, rsi: Value, ema50: Val
 def commodity_channel(here: Here, bar: Bar, rules: Switches) -> Value:
     """CCI 20: (x − mean) / (0.015 · mean deviation); NA when the mean deviation is ≤ 1e-9 · |mean|."""
     x = where(rules.cci_of_close, bar.close, (bar.high + bar.low + bar.close) * (1.0 / 3.0))
-    push(here, layout.SOURCE, x)
-    total, lost = summed(here, layout.SOURCE_SUM, x)
-    mean = window(here, layout.SOURCE_SUM, total, lost, 20) * (1.0 / 20.0)
+    _, total = sums20(here, x, layout.SOURCE, layout.SOURCE2, layout.SOURCE5, layout.SOURCE10)
+    mean = total * (1.0 / 20.0)
     deviations = abs(x - mean)
     for bars in range(1, 20):
         deviations = deviations + abs(ago(here, layout.SOURCE, bars) - mean)
@@ -157,10 +157,16 @@ def directional(here: Here, bar: Bar, rules: Switches, high1: Value, low1: Value
 @inlined
 def awesome(here: Here, bar: Bar) -> Value:
     """SMA5 − SMA34 of (high + low) / 2."""
-    total, lost = summed(here, layout.HL2_SUM, (bar.high + bar.low) * 0.5)
-    fast = window(here, layout.HL2_SUM, total, lost, 5) * (1.0 / 5.0)
-    slow = window(here, layout.HL2_SUM, total, lost, 34) * (1.0 / 34.0)
-    ao, ao1 = if_seen(fast - slow, bar.count, 34.0, bar.settled), before(here, layout.AO1)
+    last5 = sum5(here, (bar.high + bar.low) * 0.5, layout.MIDDLE, layout.MIDDLE2)
+    last15 = last5 + ago(here, layout.MIDDLE5, 5) + ago(here, layout.MIDDLE5, 10)
+    last17 = last15 + ago(here, layout.MIDDLE2, 15)
+    last34 = last17 + ago(here, layout.MIDDLE17, 17)
+    push(here, layout.MIDDLE5, last5)
+    push(here, layout.MIDDLE17, last17)
+    ao, ao1 = (
+        if_seen(last5 * (1.0 / 5.0) - last34 * (1.0 / 34.0), bar.count, 34.0, bar.settled),
+        before(here, layout.AO1),
+    )
     vote = votes.awesome(ao, ao1, before(here, layout.AO2), bar.tie)
     keep(here, layout.AO2, ao1)
     keep(here, layout.AO1, ao)
@@ -234,17 +240,14 @@ def ultimate(here: Here, bar: Bar, close1: Value) -> Value:
     """
     follows = bar.settled | (bar.count > 1.0)
     true_low = smaller(bar.low, close1)
-    bought, bought_lost = summed(here, layout.PRESSURE_SUM, where(follows, bar.close - true_low, 0.0))
-    ranges, ranges_lost = summed(here, layout.RANGE_SUM, where(follows, larger(bar.high, close1) - true_low, 0.0))
-    range7 = window(here, layout.RANGE_SUM, ranges, ranges_lost, 7)
-    short = window(here, layout.PRESSURE_SUM, bought, bought_lost, 7) / range7
-    medium = window(here, layout.PRESSURE_SUM, bought, bought_lost, 14) / window(
-        here, layout.RANGE_SUM, ranges, ranges_lost, 14
+    pressure = where(follows, bar.close - true_low, 0.0)
+    true_range = where(follows, larger(bar.high, close1) - true_low, 0.0)
+    bought7, bought14, bought28 = sums28(
+        here, pressure, layout.PRESSURE, layout.PRESSURE2, layout.PRESSURE7, layout.PRESSURE14
     )
-    long = window(here, layout.PRESSURE_SUM, bought, bought_lost, 28) / window(
-        here, layout.RANGE_SUM, ranges, ranges_lost, 28
-    )
+    range7, range14, range28 = sums28(here, true_range, layout.RANGE, layout.RANGE2, layout.RANGE7, layout.RANGE14)
+    shares = 4.0 * bought7 / range7 + 2.0 * bought14 / range14 + bought28 / range28
     full = bar.settled | (bar.count >= 29.0)
-    uo = where(full & (abs(range7) > 0.0), (4.0 * short + 2.0 * medium + long) * (100.0 / 7.0), NA)
+    uo = where(full & (abs(range7) > 0.0), shares * (100.0 / 7.0), NA)
     note(here, _UO, uo)
     return votes.ultimate(uo)

@@ -17,8 +17,11 @@ from services.features.domain.ratings.rules import Rules, Switches, rules_named,
 
 Array = NDArray[np.float64]
 
-TILE: Final = 64
+TILE: Final = 96
 """Symbols that one pass walks in step: what it touches of their state stays in a core's second-level cache."""
+
+STRETCH: Final = 2_048
+"""Bars that are copied at once where a tile has to be filled up: small enough to stay in the cache."""
 
 
 class PanelRatings(NamedTuple):
@@ -53,6 +56,11 @@ def compute_panel(
 def panel_ratings(bars: Bars, rules: Rules, threads: int | None = None) -> PanelRatings:
     """`compute_panel` of checked bars."""
     return _walk(bars, rules, threads)[0]
+
+
+def panel_ratings_and_state(bars: Bars, rules: Rules, threads: int | None = None) -> tuple[PanelRatings, Array]:
+    """`panel_ratings` and `panel_state` in one pass."""
+    return _walk(bars, rules, threads)
 
 
 def panel_trace(bars: Bars, rules: Rules) -> Array:
@@ -107,18 +115,28 @@ def _tiles(width: int) -> Iterator[tuple[int, int]]:
 def _advance_packed(
     state: Array, rules: Switches, bars: Bars, out: PanelRatings, trace: Array | None, first: int, last: int
 ) -> None:
-    """A tile whose columns have gaps or fill no whole block: packed and filled up into panels of its own."""
+    """A tile whose columns have gaps or fill no whole block: packed, and filled up stretch by stretch of time."""
     tile, order = packed(bars, first, last)
-    tile = padded(tile)
-    tile_out = PanelRatings(*(np.empty(tile.close.shape) for _ in out))
-    noted = None if trace is None else np.zeros((tile.close.shape[0], layout.PLACES, tile.close.shape[1]))
-    with np.errstate(all="ignore"):
-        kernel.advance(state, 0, rules, 0, *tile.arrays, *tile_out, noted)
-    for whole, part in zip(out, tile_out, strict=True):
-        whole[:, first:last] = unpacked(part[:, : last - first], order)
-    if trace is not None and noted is not None:
+    height, width = tile.close.shape
+    found = [whole[:, first:last] if order is None else np.empty((height, width)) for whole in out]
+    traced = None if trace is None else np.empty((height, layout.PLACES, width))
+    for start in range(0, height, STRETCH):
+        rows = slice(start, start + STRETCH)
+        stretch = padded(tile.rows(rows))
+        part = PanelRatings(*(np.empty(stretch.close.shape) for _ in out))
+        noted = None if trace is None else np.zeros((stretch.close.shape[0], layout.PLACES, stretch.close.shape[1]))
+        with np.errstate(all="ignore"):
+            kernel.advance(state, start, rules, 0, *stretch.arrays, *part, noted)
+        for values, some in zip(found, part, strict=True):
+            values[rows] = some[:, :width]
+        if traced is not None and noted is not None:
+            traced[rows] = noted[:, :, :width]
+    if order is not None:
+        for whole, values in zip(out, found, strict=True):
+            whole[:, first:last] = unpacked(values, order)
+    if trace is not None and traced is not None:
         for place in range(layout.PLACES):
-            trace[:, place, first:last] = unpacked(noted[:, place, : last - first], order)
+            trace[:, place, first:last] = traced[:, place] if order is None else unpacked(traced[:, place], order)
         trace[:, :, first:last][np.broadcast_to(bars.missing[:, None, first:last], trace[:, :, first:last].shape)] = (
             np.nan
         )

@@ -32,24 +32,6 @@ def if_seen(x: Value, seen: Value, length: float, settled: bool) -> Value:
 
 
 @inlined
-def add(total: Value, lost: Value, x: Value) -> Any:
-    """`total + x` and what rounding lost, summed up (Knuth's two-sum).
-
-    A window's sum is then the difference of two running sums, exact to the last bit of the window even when
-    what went before was 10^12 times larger; adding 0 changes neither number.
-    """
-    after = total + x
-    added = after - total
-    return after, lost + ((total - (after - added)) + (x - added))
-
-
-@inlined
-def since(total: Value, lost: Value, old_total: Value, old_lost: Value) -> Value:
-    """The sum of what was added since `old`."""
-    return (total - old_total) + (lost - old_lost)
-
-
-@inlined
 def larger(a: Value, b: Value) -> Value:
     return where(a > b, a, b)
 

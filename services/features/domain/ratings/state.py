@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from services.features.domain.ratings import kernel, layout
 from services.features.domain.ratings.bars import bars_of_frame, checked_bars, padded
 from services.features.domain.ratings.lanes import WIDTH
-from services.features.domain.ratings.panel import PanelRatings, panel_state
+from services.features.domain.ratings.panel import PanelRatings, panel_ratings_and_state, panel_state
 from services.features.domain.ratings.rules import RULE_SETS, Rules, rules_named, switches
 from shared.errors import ContractError, IntegrityError
 
@@ -72,6 +72,40 @@ class RatingState:
         else:
             bars, scalar = checked_bars(open, high, low, close, volume), False
         return cls(chosen, bars.close.shape[1], panel_state(bars, chosen), bars.close.shape[0], scalar)
+
+    @classmethod
+    def rated(
+        cls,
+        open: ArrayLike,  # noqa: A002  the field's name
+        high: ArrayLike,
+        low: ArrayLike,
+        close: ArrayLike,
+        volume: ArrayLike,
+        rules: str = "screener",
+    ) -> tuple[PanelRatings, RatingState]:
+        """`compute_panel` of five arrays `[T, S]`, and the state after them, in one pass."""
+        chosen = rules_named(rules)
+        bars = checked_bars(open, high, low, close, volume)
+        ratings, blocks = panel_ratings_and_state(bars, chosen)
+        return ratings, cls(chosen, bars.close.shape[1], blocks, bars.close.shape[0], scalar=False)
+
+    @classmethod
+    def of_columns(cls, columns: ArrayLike, rules: str = "screener") -> RatingState:
+        """A panel's state put together from columns `[S, layout.ROWS]` of any panels of these rules."""
+        given = np.asarray(columns, dtype=np.float64)
+        if given.ndim != 2 or given.shape[1] != layout.ROWS:
+            raise ContractError(
+                f"columns of a state have the shape [S, {layout.ROWS}]", cause=f"it is {given.shape}", fix=_REBUILD
+            )
+        blocks = layout.empty(-(-len(given) // WIDTH))
+        block, lane = np.divmod(np.arange(len(given)), WIDTH)
+        blocks[block, :, lane] = given
+        return cls(rules_named(rules), len(given), blocks, 0, scalar=False)
+
+    def columns(self) -> Array:
+        """Each symbol's own state, `[S, layout.ROWS]`, for `of_columns`."""
+        block, lane = np.divmod(np.arange(self.width), WIDTH)
+        return np.asarray(self.blocks[block, :, lane][:, layout.rotated(self.phase)])
 
     @property
     def bars_seen(self) -> NDArray[np.int64]:
