@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from shared.clock import format_instant
-from shared.errors import CommitConflict, ContractError, IntegrityError
+from shared.errors import CommitConflict, ContractError, IntegrityError, NotFoundError
 from shared.files import sha256_bytes
 from shared.tables import Changes, JsonValue, NewSegment, Snapshot, Table, open_table
 
@@ -89,13 +89,36 @@ class BarsTable:
             raise IntegrityError(
                 f"bars of {self.table.root.name}, version {snapshot.version}, are not those that were written",
                 cause=f"content {found[:12]}…, written was {stated[:12]}…",
-                fix="asof audit pit --repair, or restore a backup",
+                fix="asof audit bars --repair, or restore a backup",
             )
         return bars.to_frame()
 
     def info(self, version: int | None = None) -> BarsInfo:
         """What a version holds, from its manifest alone."""
         return _info(self.table.load(version))
+
+    def added(self, version: int | None, *, since: int, sha256: str) -> pd.DataFrame | None:
+        """The bars of a version (the newest when None) behind those of version `since`, when all before are the same.
+
+        None when they are not, or when nobody can say: a bar was revised, came late or left, or version `since` is
+        gone or its content has another hash than `sha256`. Only what was written after `since` is read, except where
+        older bars were written again. Raises as `read` does.
+        """
+        snapshot = self.table.load(version)
+        try:
+            before = _info(self.table.load(since))
+        except NotFoundError:
+            return None
+        if since > snapshot.version or before.sha256 != sha256 or before.last_bar is None:
+            return None
+        newer = snapshot.since(since)
+        if newer is not None:
+            found = _bars_in(snapshot.read(segments=newer) if newer else None).to_frame()
+            if (found.index > before.last_bar).all() and before.rows + len(found) == _info(snapshot).rows:
+                return found
+        stored = self.read(snapshot.version)
+        head = stored[stored.index <= before.last_bar]
+        return stored[stored.index > before.last_bar] if content_sha256(head) == sha256 else None
 
     def append(self, bars: pd.DataFrame, *, run_id: str, trading: Trading = Trading()) -> AppendResult:
         """Adds bars and revises stored ones, by stamp; of one stamp given twice the last row wins.
@@ -115,8 +138,9 @@ class BarsTable:
             if not added and not len(revised) and trades == _trading(snapshot):
                 return AppendResult(_info(snapshot), 0, (), unchanged)
             whole = len(snapshot.segments) >= _SEGMENTS
+            fresh = merged if whole else merged.at(given.index[~(known & same)])
             changes = Changes(
-                append=(NewSegment((merged if whole else merged.at(given.index)).to_arrow()),),
+                append=(NewSegment(fresh.to_arrow()),) if len(fresh.index) else (),
                 drop=tuple(segment.file for segment in snapshot.segments) if whole else (),
             )
             try:
@@ -176,10 +200,13 @@ def content_sha256(bars: pd.DataFrame) -> str:
 
 
 def _stored(snapshot: Snapshot) -> _Bars:
-    if not snapshot.segments:
+    return _bars_in(snapshot.read() if snapshot.segments else None)
+
+
+def _bars_in(rows: pa.Table | None) -> _Bars:
+    if rows is None or not rows.column_names:
         nothing = pd.DatetimeIndex([], dtype="datetime64[us, UTC]", name=_STAMP)
         return _Bars(nothing, {name: np.empty(0) for name in PRICES})
-    rows = snapshot.read()
     stamps = rows[_STAMP].cast(pa.int64()).to_numpy()
     columns = {
         name: np.asarray(rows[name].to_numpy(), dtype="float64")

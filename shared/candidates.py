@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,6 +14,7 @@ from shared.symbols import check_symbol
 
 MAX_CANDIDATES = 100_000
 _SYMBOL_KEYS = ("symbol", "physical_symbol")
+_SHOWN = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +71,18 @@ def parse_candidates(data: Any, *, default_exchange: str | None = None) -> Candi
         try:
             candidate = _candidate(item, observed_at, default_exchange)
         except ContractError as fault:
-            malformed.append(Malformed(index, fault.what))
+            malformed.append(Malformed(index, _told(index, len(pairs), item, fault.what)))
         else:
             found[candidate.symbol] = candidate
     return Candidates(tuple(found.values()), tuple(malformed))
+
+
+def _told(index: int | str, total: int, item: Any, what: str) -> str:
+    """The reason with the item's place, counted as people count, and as much of it as helps to find it."""
+    text = json.dumps(item, default=str)
+    shown = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    place = f"item {index + 1:,} of {total:,}" if isinstance(index, int) else f"key {index[:_SHOWN]!r}"
+    return f"{what} ({place}: {shown})"
 
 
 def _candidate(item: Any, observed_at: datetime | None, default_exchange: str | None) -> Candidate:

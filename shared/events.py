@@ -116,6 +116,9 @@ CommandKind = Literal[
     "report",
     "adjust",
     "import",
+    "import-bars",
+    "import-features",
+    "export",
 ]
 
 

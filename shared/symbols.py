@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Annotated, NamedTuple
 from urllib.parse import unquote
 
@@ -12,6 +14,8 @@ from pydantic import AfterValidator, StringConstraints
 from shared.errors import ContractError
 
 _EXCHANGE = re.compile(r"[A-Z0-9_]{1,24}")
+# What most symbols look like. ASCII is NFC already, and every event has a symbol.
+_PLAIN = re.compile(r"[A-Z0-9_]{1,24}:[A-Za-z0-9._!/&+-]{1,40}")
 _TICKER_MARKS = frozenset("._!/&+-")
 _MAX_TICKER = 40
 RUN_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}\Z"
@@ -33,6 +37,8 @@ def check_symbol(text: str, *, default_exchange: str | None = None) -> str:
 
     A bare ticker takes `default_exchange`. Nothing is upper-cased or guessed.
     """
+    if _PLAIN.fullmatch(text):
+        return text
     if len(text) > 4 * _MAX_TICKER:
         raise ContractError(f"a symbol of {len(text)} characters is too long", fix="a symbol is EXCHANGE:TICKER")
     symbol = unicodedata.normalize("NFC", text.strip())
@@ -65,6 +71,18 @@ def check_run_id(text: str) -> str:
     if not _RUN_ID.match(text):
         raise ContractError(f"run id {text!r} is not 1 to 64 of A-Z, a-z, 0-9, _ and -", fix="choose another --run-id")
     return text
+
+
+def nearest(text: str, known: Iterable[str]) -> str | None:
+    """The known symbol that somebody who typed this most likely meant, if any is near: `jfc` means `PSE:JFC`."""
+    exchange, _, ticker = text.upper().rpartition(":")
+    tickers = {
+        split_symbol(name).ticker.upper(): name
+        for name in known
+        if not exchange or split_symbol(name).exchange == exchange
+    }
+    found = get_close_matches(ticker, tickers, 1, 0.75)
+    return tickers[found[0]] if found else None
 
 
 def encode_symbol(symbol: str) -> str:

@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from services.features.domain.parity import Parity, badge
+import structlog
+
+from services.features.domain.parity import summary
 from services.features.domain.runs import RunRecord, record_run
-from services.features.ports import FeatureStore, Workspace
+from services.features.ports import FeatureStore, Receipt, Workspace
 from services.features.staging import Stage, stage_batch
 from shared.candidates import parse_candidates
 from shared.clock import Clock
@@ -23,6 +25,8 @@ from shared.events import (
     Rejected,
     RunCandidates,
 )
+
+log = structlog.get_logger(__name__)
 
 SOURCE = "features"
 Events = list[Event[Any]]
@@ -44,7 +48,16 @@ async def open_run(
     pins, unreadable = (
         await asyncio.to_thread(stage.bars.newest, run.interval, candidates.symbols) if stored else ({}, {})
     )
-    record = record_run(run, candidates, run_id=run.run_id, event_time=event.time, pins=pins, unreadable=unreadable)
+    continues = await asyncio.to_thread(stage.histories.newest, run.interval, run.rules)
+    record = record_run(
+        run,
+        candidates,
+        run_id=run.run_id,
+        event_time=event.time,
+        pins=pins,
+        unreadable=unreadable,
+        continues=continues,
+    )
     record = await asyncio.to_thread(stage.workspace.open, record)
     if not stored:
         return []
@@ -73,11 +86,11 @@ def _rate_stored(stage: Stage, record: RunRecord, batch: int, event_id: str, sym
 
 def _not_stored(record: RunRecord, symbol: str) -> Rejected:
     if symbol in record.unreadable:
-        return _rejected(IntegrityError.code, record.unreadable[symbol], "asof audit pit")
+        return _rejected(IntegrityError.code, record.unreadable[symbol], "asof audit bars")
     return _rejected(
         "not_stored",
         f"no {record.interval} bars of {symbol} are stored, and the run reads stored bars only",
-        "asof run FILE, without `bars: lakehouse`, to fetch them",
+        "asof run FILE under another run id without --bars lakehouse, to fetch them",
     )
 
 
@@ -106,13 +119,25 @@ async def promote(event: Event[PromotionDecided], *, workspace: Workspace, store
     """Merge what was granted, write the plain files, and put the run's own rows together whatever was decided."""
     decided = event.data
     record = await asyncio.to_thread(workspace.record, decided.run_id)
-    await asyncio.to_thread(workspace.assemble, decided.run_id)
+    try:
+        await asyncio.to_thread(workspace.assemble, decided.run_id)
+    except TerminalError as fault:
+        if decided.decision == "granted":
+            raise
+        # What stands in the way of a blocked run may be this very file: the decision names it.
+        log.warning("the rows of a blocked run cannot be put together", run_id=decided.run_id, cause=str(fault))
     if decided.decision != "granted" or not decided.staged:
         return []
     receipts = await asyncio.to_thread(workspace.receipts, decided.run_id)
     granted = frozenset(decided.symbols)
     parity = [one for receipt in receipts for one in receipt.parity if one.symbol in granted]
-    merged = await asyncio.to_thread(store.merge, decided, strict_scope=record.strict_scope, parity=_summary(parity))
+    merged = await asyncio.to_thread(
+        store.merge,
+        decided,
+        strict_scope=record.strict_scope,
+        parity=summary(parity),
+        ratings=_how_rated(record, receipts, granted),
+    )
     await asyncio.to_thread(store.export, decided.interval, decided.rules.name)
     promoted = FeaturesPromoted(
         run_id=decided.run_id,
@@ -127,11 +152,23 @@ async def promote(event: Event[PromotionDecided], *, workspace: Workspace, store
     return [_event(promoted, clock)]
 
 
-def _summary(parity: Sequence[Parity]) -> dict[str, object]:
-    """Local minus screener by symbol, and the line that sums it up. Of a symbol rated twice the later batch counts."""
-    last = {one.symbol: one for one in parity}
-    differences = {symbol: dict(one.differences) for symbol, one in sorted(last.items())}
-    return {"badge": badge(last.values()), "differences": differences} if last else {}
+def _how_rated(record: RunRecord, receipts: Sequence[Receipt], granted: frozenset[str]) -> dict[str, object]:
+    """How many of the granted symbols went on from which feature version, how many were computed from their whole
+    history, and which of these why, although something of them was kept. The later batch counts."""
+    continued: dict[str, bool] = {}
+    rebuilt: dict[str, str] = {}
+    for receipt in receipts:
+        for one in receipt.said.staged:
+            continued[one.symbol] = one.symbol in receipt.continued
+            rebuilt.pop(one.symbol, None)
+        rebuilt |= receipt.rebuilt
+    count = sum(continued[symbol] for symbol in continued.keys() & granted)
+    return {
+        "continued": count,
+        "computed": len(granted) - count,
+        "continues": record.continues,
+        "rebuilt": {symbol: why for symbol, why in sorted(rebuilt.items()) if symbol in granted},
+    }
 
 
 def _event(payload: RatingsComputed | FeaturesPromoted, clock: Clock) -> Event[Any]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Protocol
 
+import pandas as pd
+
 from services.features.domain.adjustments import Adjustment
 from services.features.domain.bars_batch import BarsBatch
+from services.features.domain.histories import History
 from services.features.domain.parity import Parity
 from services.features.domain.rating import RatedBatch
 from services.features.domain.runs import RunRecord
@@ -18,10 +21,14 @@ from shared.events import Bars, FileRef, PromotionDecided, RatingsComputed
 
 
 class BarSource(Protocol):
-    def read(self, interval: str, wanted: Sequence[Bars]) -> tuple[BarsBatch, dict[str, PipelineError], dict[str, str]]:
-        """The bars of exactly these versions, symbols in order of name; why each other symbol's cannot be used; and
-        the hash of each series that was read. A version whose content has another hash than its event says is one of
-        the latter."""
+    def read(self, interval: str, wanted: Sequence[Bars]) -> tuple[BarsBatch, dict[str, PipelineError]]:
+        """The bars of exactly these versions, symbols in order of name; and why each other symbol's cannot be used: a
+        version whose content has another hash than its event says, for example."""
+        ...
+
+    def added(self, interval: str, bars: Bars, *, since: int, sha256: str) -> pd.DataFrame | None:
+        """The stored bars behind version `since`, when those before are the same ones and `since` has that hash; None
+        when they are not, or cannot be read."""
         ...
 
     def newest(self, interval: str, symbols: Sequence[str]) -> tuple[dict[str, int], dict[str, str]]:
@@ -42,6 +49,27 @@ class Adjustments(Protocol):
 class Calendars(Protocol):
     def sessions(self, calendar: str) -> Sessions | None:
         """Every session of a calendar; None for one that nobody knows."""
+        ...
+
+
+class Histories(Protocol):
+    """What was kept of each symbol, so that a run goes on from a feature version instead of beginning anew."""
+
+    @property
+    def program(self) -> str:
+        """A hash of the code that rates."""
+        ...
+
+    def newest(self, interval: str, rules: str) -> int:
+        """The feature version that a run opened now goes on from; 0 when there is none."""
+        ...
+
+    def load(self, record: RunRecord, symbols: Sequence[str]) -> tuple[dict[str, History], dict[str, str]]:
+        """By symbol, what belongs to the version that the run goes on from; and why something kept cannot be used."""
+        ...
+
+    def keep(self, staged: FileRef, histories: Mapping[str, History]) -> None:
+        """Put down what belongs to a staged file; it counts once that file is merged."""
         ...
 
 
@@ -67,12 +95,18 @@ class AdjustmentBook(Protocol):
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What became of one batch: the event it came from, what was said of it, how it compared with a screener, and which
-    version of the book of adjustments it was rated with."""
+    version of the book of adjustments it was rated with.
+
+    `continued` names the staged symbols whose rows go on from the run's feature version. Of the others `rebuilt` says
+    why what was kept could not be used; of the rest nothing was kept.
+    """
 
     event_id: str
     said: RatingsComputed
     parity: tuple[Parity, ...]
     adjustments_version: int = 0
+    continued: tuple[str, ...] = ()
+    rebuilt: Mapping[str, str] = field(default_factory=dict)
 
 
 class Workspace(Protocol):
@@ -89,9 +123,15 @@ class Workspace(Protocol):
         """Raises TransientError for a run that was not opened here yet."""
         ...
 
-    def stage(self, record: RunRecord, batch: int, rated: RatedBatch) -> FileRef | None:
+    def stage(
+        self, record: RunRecord, batch: int, rated: RatedBatch, continued: RatedBatch, continues: Mapping[str, int]
+    ) -> FileRef | None:
         """Write the rows that may be stored as one file; None when there are none. The same rows, the same bytes. The
-        file names the adjustments that its rows were computed with."""
+        file names the adjustments that its rows were computed with.
+
+        Of the symbols in `continued` there are only the last rows: those before them are in the feature version that
+        the run goes on from. `continues` says how many rows each of them has in all.
+        """
         ...
 
     def quarantine(self, record: RunRecord, batch: int, rated: RatedBatch) -> dict[str, FileRef]:
@@ -122,9 +162,17 @@ class Merged:
 
 
 class FeatureStore(Protocol):
-    def merge(self, decided: PromotionDecided, *, strict_scope: bool, parity: Mapping[str, object]) -> Merged:
+    def merge(
+        self,
+        decided: PromotionDecided,
+        *,
+        strict_scope: bool,
+        parity: Mapping[str, object],
+        ratings: Mapping[str, object],
+    ) -> Merged:
         """Bring exactly the decided symbols of the decided files into the table of their interval and rules, in one
         commit; with `strict_scope` the new version holds no other symbol. A run that was merged is not merged again.
+        `parity` and `ratings` are for the promotion record.
 
         Raises IntegrityError when a file is not the one that was decided on.
         """

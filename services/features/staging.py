@@ -11,14 +11,16 @@ from typing import Final
 import numpy as np
 import structlog
 
-from services.features.domain.adjustments import Adjustment
+from services.features.domain.adjustments import Adjustment, known_by
 from services.features.domain.bars_batch import BarsBatch
+from services.features.domain.histories import histories_after
 from services.features.domain.parity import COMPARED, Parity, compare
 from services.features.domain.rating import RatedBatch, rate
 from services.features.domain.runs import SCREENER, RunRecord
 from services.features.domain.sessions import Market, date_text, is_between_sessions, known_zone, to_stamp
 from services.features.domain.validation import Finding
-from services.features.ports import Adjustments, BarSource, Calendars, Receipt, Workspace
+from services.features.going_on import NOTHING_KEPT, RunBasis, go_on_from_kept, versions_of
+from services.features.ports import Adjustments, BarSource, Calendars, Histories, Receipt, Workspace
 from shared.errors import PipelineError
 from shared.events import Bars, Failure, FileRef, RatingsComputed, Rejected, Staged
 
@@ -38,12 +40,13 @@ UNADJUSTED: Final = _Unadjusted()
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where batches are rated and staged, and by which book of adjustments."""
+    """Where batches are rated and staged, by which book of adjustments, and from what they go on."""
 
     bars: BarSource
     calendars: Calendars
     workspace: Workspace
     adjustments: Adjustments = UNADJUSTED
+    histories: Histories = NOTHING_KEPT
 
 
 def stage_batch(
@@ -65,7 +68,11 @@ def stage_batch(
         return before.said
     markets = {bars.symbol: _market(bars, stage.calendars) for bars in wanted}
     version, recorded = stage.adjustments.newest()
-    series, faults, hashes = stage.bars.read(record.interval, wanted)
+    basis = RunBasis(stage.histories.program, record, markets)
+    adjusted = known_by(recorded, to_stamp(record.as_of)).keys()
+    gone_on = go_on_from_kept(stage.bars, stage.histories, record, wanted, basis, adjusted=adjusted)
+    whole = [bars for bars in wanted if bars.symbol not in gone_on.histories]
+    series, faults = stage.bars.read(record.interval, whole)
     rated = rate(
         series,
         markets=markets,
@@ -75,21 +82,36 @@ def stage_batch(
         interval=record.interval,
         adjustments=recorded,
     )
+    histories = {**gone_on.histories, **histories_after(rated, versions_of(wanted), basis)}
     quarantined = stage.workspace.quarantine(record, batch, rated)
     rejected = {**(missing or {}), **_unreadable(faults), **_refused(rated, quarantined, record)}
     aborts = record.strict and bool(rejected)
+    counts = {symbol: one.rows for symbol, one in gone_on.histories.items()}
+    file = None if aborts else stage.workspace.stage(record, batch, rated, gone_on.rated, counts)
+    if file is not None:
+        stage.histories.keep(file, histories)
     said = RatingsComputed(
         run_id=record.run_id,
         batch=batch,
         interval=record.interval,
         rules=record.rules,
-        file=None if aborts else stage.workspace.stage(record, batch, rated),
-        staged=() if aborts else _staged(rated, hashes),
+        file=file,
+        staged=() if aborts else _staged((rated, gone_on.rated), wanted, counts),
         rejected=_fatal(record, rejected) if aborts else rejected,
-        warnings=_warnings(record, rated, wanted),
+        warnings=_warnings(record, {**rated.report.warnings, **gone_on.rated.report.warnings}, wanted),
     )
-    stage.workspace.keep(record.run_id, batch, Receipt(event_id, said, _parity(record, rated, markets), version))
-    log.info("batch_rated", run_id=record.run_id, batch=batch, staged=len(said.staged), rejected=len(said.rejected))
+    parity = (*_parity(record, rated, markets), *_parity(record, gone_on.rated, markets))
+    receipt = Receipt(event_id, said, parity, version, tuple(gone_on.histories), gone_on.back)
+    stage.workspace.keep(record.run_id, batch, receipt)
+    log.info(
+        "batch_rated",
+        run_id=record.run_id,
+        batch=batch,
+        staged=len(said.staged),
+        rejected=len(said.rejected),
+        continued=len(gone_on.histories),
+        rebuilt=dict(gone_on.back),
+    )
     return said
 
 
@@ -108,16 +130,22 @@ def _market(bars: Bars, calendars: Calendars) -> Market:
     return Market(bars.timezone, bars.session, sessions)
 
 
-def _staged(rated: RatedBatch, hashes: Mapping[str, str]) -> tuple[Staged, ...]:
-    batch = rated.report.batch
-    rows = np.bincount(batch.codes, minlength=len(batch.symbols))
-    last = np.zeros(len(batch.symbols), dtype=np.int64)
-    np.maximum.at(last, batch.codes[rated.report.usable], batch.stamps[rated.report.usable])
-    return tuple(
-        Staged(symbol=symbol, rows=int(rows[code]), last_bar=_instant(last[code]), bars_sha256=hashes[symbol])
-        for code, symbol in enumerate(batch.symbols)
-        if symbol not in rated.refused
-    )
+def _staged(parts: Sequence[RatedBatch], wanted: Sequence[Bars], counts: Mapping[str, int]) -> tuple[Staged, ...]:
+    """In order of symbol. `counts`: how many rows those have in all of which there are only the last."""
+    hashes = {bars.symbol: bars.sha256 for bars in wanted}
+    found = {}
+    for rated in parts:
+        batch = rated.report.batch
+        rows = np.bincount(batch.codes, minlength=len(batch.symbols))
+        last = np.zeros(len(batch.symbols), dtype=np.int64)
+        np.maximum.at(last, batch.codes[rated.report.usable], batch.stamps[rated.report.usable])
+        for code, symbol in enumerate(batch.symbols):
+            if symbol not in rated.refused:
+                count = counts.get(symbol, int(rows[code]))
+                found[symbol] = Staged(
+                    symbol=symbol, rows=count, last_bar=_instant(last[code]), bars_sha256=hashes[symbol]
+                )
+    return tuple(found[symbol] for symbol in sorted(found))
 
 
 def _unreadable(faults: Mapping[str, PipelineError]) -> dict[str, Rejected]:
@@ -152,12 +180,14 @@ def _hint(symbol: str, finding: Finding, batch: BarsBatch) -> str:
     return f"; was it a split? asof adjust {symbol} --date {day} --factor NEW/OLD"
 
 
-def _warnings(record: RunRecord, rated: RatedBatch, wanted: Sequence[Bars]) -> dict[str, tuple[str, ...]]:
+def _warnings(
+    record: RunRecord, reported: Mapping[str, tuple[str, ...]], wanted: Sequence[Bars]
+) -> dict[str, tuple[str, ...]]:
     warnings: dict[str, tuple[str, ...]] = {}
     for bars in wanted:
         # The fetcher counts missing sessions of what it fetched; the validator, of the whole series.
         texts = [text for text in bars.warnings if not text.startswith("gaps:")]
-        texts += rated.report.warnings.get(bars.symbol, ())
+        texts += reported.get(bars.symbol, ())
         texts += record.warnings.get(bars.symbol, ())
         if bars.timezone is not None and known_zone(bars.timezone) is None:
             texts.append(f"{bars.timezone!r} is no time zone: where its calendar is silent, a bar is known 14 h late")

@@ -10,7 +10,7 @@ from random import Random
 import httpx
 from redis.asyncio import Redis
 
-from services.fetcher import commands, handlers
+from services.fetcher import commands, handlers, importing
 from services.fetcher.adapters.bar_store import LakehouseBars
 from services.fetcher.adapters.calendars import ExchangeCalendars
 from services.fetcher.adapters.documents import CachedDocuments
@@ -30,9 +30,10 @@ from services.fetcher.domain.plan import BatchSizes
 from services.fetcher.hydrate import BarsFrom, attempt_bars
 from services.fetcher.ports import LimitsSource
 from services.fetcher.settings import Settings
+from services.fetcher.takeover import BarsReport, import_bars
 from shared.bus import Bus, Handler, Service, Subscription
 from shared.clock import Clock, system_clock
-from shared.paths import Home
+from shared.paths import Home, ensure_safe_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,10 @@ def wire(settings: Settings, clock: Clock, paces: Mapping[str, VenuePace] = PACE
     backoff = Backoff(settings.attempts, settings.backoff_s, settings.backoff_cap_s, settings.patience_s)
     attempts = handlers.Attempts(backoff, clock, random, budget)
     batch_sizes: BatchSizes = {"metadata": settings.metadata_batch, "bars": settings.bars_batch}
+
+    def take(folder: str, apply: bool) -> list[BarsReport]:
+        return import_bars(ensure_safe_path(folder, [home.root], must_exist=True), home, apply=apply, clock=clock)
+
     acts: dict[str, commands.Act] = {
         "discover": partial(
             commands.discover,
@@ -121,8 +126,13 @@ def wire(settings: Settings, clock: Clock, paces: Mapping[str, VenuePace] = PACE
             clock=clock,
         ),
         "audit-metadata": partial(
-            commands.audit_metadata, descriptions=scanner, documents=documents, batch_size=settings.metadata_batch
+            commands.audit_metadata,
+            descriptions=scanner,
+            limits=limits,
+            documents=documents,
+            batch_size=settings.metadata_batch,
         ),
+        "import-bars": partial(importing.import_bars, take=take),
         "retry": partial(commands.retry, batch_sizes=batch_sizes, clock=clock),
     }
 

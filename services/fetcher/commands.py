@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from services.fetcher.describe import observe
 from services.fetcher.domain.discovery import SCREENER, read_discovery
 from services.fetcher.domain.faults import UpstreamError, failure_of
 from services.fetcher.domain.plan import BatchSizes, plan_tasks
@@ -96,9 +97,17 @@ async def _records(found: Sequence[Described], venue: LimitsSource | None) -> li
 
 
 async def audit_metadata(
-    command: Command, *, descriptions: DescriptionSource, documents: Documents, batch_size: int
+    command: Command,
+    *,
+    descriptions: DescriptionSource,
+    limits: Mapping[str, LimitsSource],
+    documents: Documents,
+    batch_size: int,
 ) -> Done:
-    """What upstreams say today of `arguments.symbols`, as a file that the asker compares with the catalog."""
+    """What upstreams say today of `arguments.symbols`, as a file that the asker compares with the catalog.
+
+    The records are made as a run's are; the catalog is not told.
+    """
     named = command.arguments.get("symbols")
     if not isinstance(named, list) or not 0 < len(named) <= MAX_AUDITED:
         raise ContractError(f"audit-metadata needs 1 to {MAX_AUDITED:,} symbols", fix="name them")
@@ -106,11 +115,13 @@ async def audit_metadata(
     records: list[dict[str, Any]] = []
     failures: dict[str, Any] = {}
     for start in range(0, len(symbols), batch_size):
-        for symbol, answer in (await descriptions.describe(symbols[start : start + batch_size])).items():
-            if isinstance(answer, UpstreamError):
-                failures[symbol] = failure_of(answer, attempts=1).model_dump(mode="json", exclude_none=True)
-            else:
-                records.append({"symbol": symbol, "observed_at": format_instant(answer.observed_at), **_stated(answer)})
+        batch = symbols[start : start + batch_size]
+        faults, observed = await observe(batch, descriptions=descriptions, limits=limits)
+        for symbol, fault in faults.items():
+            failures[symbol] = failure_of(fault, attempts=1).model_dump(mode="json", exclude_none=True)
+        for symbol, (known, hybrid) in observed.items():
+            said = {"observed_at": format_instant(known.observed_at), "sources": hybrid.sources}
+            records.append({"symbol": symbol, **said, "record": hybrid.record})
     content = {"records": records, "failures": failures}
     file = await asyncio.to_thread(documents.write_json, f"metadata-{command.command_id}", content)
     message = f"{len(records):,} symbols described, {len(failures):,} failed"
@@ -152,10 +163,6 @@ async def retry(command: Command, *, batch_sizes: BatchSizes, clock: Clock) -> D
     now = clock()
     published: Events = [Event.of(task, source=SOURCE, time=now, subject=command.run_id) for task in tasks]
     return _result(command, "done", f"{len(tasks)} batches to fetch again", round=order.round), published
-
-
-def _stated(described: Described) -> dict[str, Any]:
-    return {name: value for name, value in described.fields.items() if value is not None}
 
 
 def _result(command: Command, outcome: Any, message: str, **references: Any) -> CommandResult:

@@ -15,6 +15,7 @@ from services.features import handlers
 from services.features.adapters.adjustments import LakehouseAdjustments
 from services.features.adapters.bars import LakehouseBars
 from services.features.adapters.calendars import ExchangeCalendars
+from services.features.adapters.histories import LakehouseHistories
 from services.features.adapters.reader import FeatureReader
 from services.features.adapters.store import LakehouseFeatures
 from services.features.adapters.workspace import RunWorkspace
@@ -47,7 +48,9 @@ class FeaturesHouse:
         self.now = START
         self.workspace = RunWorkspace(self.home)
         self.adjustments = LakehouseAdjustments(self.home, self.clock)
-        self.stage = Stage(LakehouseBars(self.home), CALENDARS, self.workspace, self.adjustments)
+        self.stage = Stage(
+            LakehouseBars(self.home), CALENDARS, self.workspace, self.adjustments, LakehouseHistories(self.home)
+        )
         self.store = LakehouseFeatures(self.home, self.clock)
 
     def clock(self) -> datetime:

@@ -168,3 +168,52 @@ def test_when_a_symbol_trades_is_kept_with_its_bars_and_what_is_not_known_later_
     assert (again.added, again.info.version) == (0, 3)
     assert table.info().trading == Trading("Asia/Manila", "0900-1530", "XPHS")
     assert table.info(2).trading == manila
+
+
+def test_the_bars_behind_a_version_are_read_from_what_was_written_since(table: BarsTable) -> None:
+    given = bars(30)
+    first = table.append(given.iloc[:20], run_id="r1").info
+    table.append(given.iloc[20:29], run_id="r2")
+    older = table.table.root / table.table.load(1).segments[0].file
+    older.write_bytes(b"damaged")  # nobody opens it
+    later = table.added(2, since=first.version, sha256=first.sha256)
+    pd.testing.assert_frame_equal(later, given.iloc[20:29], check_freq=False)
+
+
+def test_a_version_that_brings_no_bar_adds_none(table: BarsTable) -> None:
+    info = table.append(bars(20), run_id="r1").info
+    table.append(bars(20), run_id="r2", trading=Trading(calendar="XPHS"))
+    for version in (1, 2):
+        added = table.added(version, since=info.version, sha256=info.sha256)
+        assert added is not None
+        assert (len(added), list(added.columns)) == (0, list(PRICES))
+
+
+def test_history_that_an_append_wrote_again_is_compared_by_its_hash(table: BarsTable) -> None:
+    given = bars(60)
+    first = table.append(given.iloc[:40], run_id="r").info
+    for day in range(40, 60):
+        table.append(given.iloc[day : day + 1], run_id="r")
+    assert table.table.load().since(first.version) is None  # written whole on the way
+    later = table.added(None, since=first.version, sha256=first.sha256)
+    pd.testing.assert_frame_equal(later, given.iloc[40:], check_freq=False)
+    for day in range(20):
+        table.append(given.iloc[day : day + 1] + 1, run_id="revised")
+    assert table.added(None, since=first.version, sha256=first.sha256) is None
+
+
+@pytest.mark.parametrize("where", [3, 20])
+def test_a_revised_bar_and_one_that_comes_late_are_no_addition(table: BarsTable, where: int) -> None:
+    """Bar 3 is stored and given with other values; the one at 20 was left out and comes behind that of 21."""
+    given = bars(24)
+    first = table.append(given.drop(given.index[20]).iloc[:21], run_id="r1").info
+    table.append(given.iloc[[where]] + 0.5, run_id="r2")
+    table.append(given.iloc[22:], run_id="r3")
+    assert table.added(None, since=first.version, sha256=first.sha256) is None
+
+
+def test_an_unknown_beginning_adds_nothing(table: BarsTable) -> None:
+    info = table.append(bars(5), run_id="r").info
+    assert table.added(1, since=9, sha256=info.sha256) is None
+    assert table.added(1, since=1, sha256="0" * 64) is None
+    assert table.added(1, since=0, sha256=table.info(0).sha256) is None

@@ -77,7 +77,7 @@ def test_replicas_that_rate_the_same_batch_at_once_say_and_write_the_same(house)
         worker.join(timeout=30)
     assert len(said) == 1
     names = sorted(path.name for path in house.home.run("r1").staged_parts.iterdir())
-    assert names == ["0.json", "0.parquet", "run.json"]
+    assert names == ["0.histories", "0.json", "0.parquet", "run.json"]
     house.promote(house.decided("r1", [house.rate(house.hydrated(bars))]))
     assert holds(house.matrix(), frames)
 
@@ -131,7 +131,8 @@ def test_a_merge_killed_at_any_step_leaves_the_old_version_whole_and_can_be_done
     said = house.rate(house.hydrated(house.write_bars(second), "r2"))
     context = multiprocessing.get_context("fork")
     killed = {1: 0, 2: 0}
-    for step in range(100):
+    step = 0
+    while True:
         process = context.Process(target=_merge_until, args=(house.home.root, step))
         process.start()
         process.join(timeout=60)
@@ -144,6 +145,8 @@ def test_a_merge_killed_at_any_step_leaves_the_old_version_whole_and_can_be_done
         if process.exitcode == 0:
             break
         assert process.exitcode == -signal.SIGKILL
+        # What comes after the commit begins anew: most of what came before it is not done again.
+        step = 0 if newest == 2 and not killed[2] else step + 1
         killed[newest] += 1
     assert min(killed.values()) >= 3, "it was killed before the commit and after it"
     assert house.promote(house.decided("r2", [said])).feature_version == 2

@@ -29,7 +29,7 @@ def test_stored_bars_are_rated_at_once_and_what_is_missing_is_named(house):
     rejected = said.rejected["X:B"]
     assert (rejected.stage, rejected.failure.code) == ("bars", "not_stored")
     assert "no 1d bars of X:B are stored" in rejected.failure.message
-    assert "without `bars: lakehouse`" in rejected.failure.fix
+    assert "without --bars lakehouse" in rejected.failure.fix
 
 
 def test_a_run_of_which_no_bar_is_stored_names_every_symbol(house):

@@ -119,7 +119,9 @@ def met(server, tmp_path_factory):
     source = made_source(until=NOW, stocks=12, pairs=3)
 
     async def one(number, name, turns):
-        faults = Faults((name,), seed=1, rate=0.2, retry_after_s=1, ban_s=0.8, bybit_pause_s=2, hold_s=3)
+        # The first request of a venue meets the fault, whichever it is, and few others do: with a higher rate some
+        # symbol would meet it three times in a row when it happens to be the first, and then it is lost rightly.
+        faults = Faults((name,), seed=1, rate=0.02, retry_after_s=1, ban_s=0.8, bybit_pause_s=2, hold_s=3)
         async with (
             turns,
             replaying(source, faults=faults) as (replay, base),

@@ -17,10 +17,9 @@ class LakehouseBars:
     def __init__(self, home: Home) -> None:
         self._home = home
 
-    def read(self, interval: str, wanted: Sequence[Bars]) -> tuple[BarsBatch, dict[str, PipelineError], dict[str, str]]:
+    def read(self, interval: str, wanted: Sequence[Bars]) -> tuple[BarsBatch, dict[str, PipelineError]]:
         frames: dict[str, pd.DataFrame] = {}
         faults: dict[str, PipelineError] = {}
-        hashes: dict[str, str] = {}
         for bars in sorted(wanted, key=lambda one: one.symbol):
             try:
                 table = BarsTable.open(self._home.bars_table(interval, bars.symbol))
@@ -29,14 +28,21 @@ class LakehouseBars:
                     raise IntegrityError(
                         f"stored bars, version {bars.table_version}, are not those that were announced",
                         cause=f"content {info.sha256[:12]}…, announced was {bars.sha256[:12]}…",
-                        fix="asof audit pit",
+                        fix="asof audit bars",
                     )
                 frames[bars.symbol] = table.read(bars.table_version)
             except TerminalError as fault:
                 faults[bars.symbol] = fault
-            else:
-                hashes[bars.symbol] = info.sha256
-        return BarsBatch.of(frames), faults, hashes
+        return BarsBatch.of(frames), faults
+
+    def added(self, interval: str, bars: Bars, *, since: int, sha256: str) -> pd.DataFrame | None:
+        table = BarsTable.open(self._home.bars_table(interval, bars.symbol))
+        try:
+            if table.info(bars.table_version).sha256 != bars.sha256:
+                return None
+            return table.added(bars.table_version, since=since, sha256=sha256)
+        except TerminalError:
+            return None  # whoever reads the whole of it says what is wrong
 
     def newest(self, interval: str, symbols: Sequence[str]) -> tuple[dict[str, int], dict[str, str]]:
         versions: dict[str, int] = {}
@@ -55,7 +61,7 @@ class LakehouseBars:
         root = self._home.bars_table(interval, symbol)
         info = BarsTable.open(root).info(version)
         if info.first_bar is None or info.last_bar is None:
-            raise IntegrityError("a pinned version of its bars is empty", symbol=symbol, fix="asof audit pit")
+            raise IntegrityError("a pinned version of its bars is empty", symbol=symbol, fix="asof audit bars")
         return Bars(
             symbol=symbol,
             path=self._home.relative(root),

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from services.features.adapters.rows import LOCAL
+from services.features.adapters.rows import LOCAL, SCHEMA
 from services.features.domain.validation_features import FEATURES
 
 AVAILABLE_AT = "available_at"
@@ -64,4 +64,6 @@ def _block(
 
 def wide_table(rows: pa.Table) -> pa.Table:
     """The matrix of all symbols as Arrow, with the notes by which pandas finds its index and columns again."""
-    return pa.Table.from_pandas(to_matrix(closed_rows(rows), None, MATRIX_FEATURES), preserve_index=True)
+    # A table that went back to before its first promotion has neither rows nor columns.
+    known = rows if rows.column_names else SCHEMA.empty_table()
+    return pa.Table.from_pandas(to_matrix(closed_rows(known), None, MATRIX_FEATURES), preserve_index=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,18 +18,24 @@ from services.features.adapters.matrix import MATRIX_FEATURES, closed_rows, to_m
 from services.features.adapters.rows import LOCAL, SCHEMA, from_parquet
 from services.features.domain.ratings.rules import rules_named
 from services.features.domain.sessions import interval_length, to_stamp
+from services.features.domain.takeover import IMPORTED
 from services.features.domain.validation_features import FEATURES
 from shared.clock import parse_instant
 from shared.errors import ContractError, NotFoundError
 from shared.paths import Home
+from shared.symbols import nearest
 from shared.tables import Snapshot, Table, open_table
+
+if TYPE_CHECKING:  # a reader of rows needs no compiler
+    from services.features.adapters.explaining import StoredExplanation
 
 Instant = str | date | datetime
 _ROWS = ["symbol", "ts", *MATRIX_FEATURES, "source"]
 
 
 class FeatureReader:
-    """`matrix` for a history, `at` for the slice of one instant, `current` for what screeners showed last.
+    """`matrix` for a history, `at` for the slice of one instant, `current` for what screeners showed last; `explain`
+    for the votes behind one rating.
 
     Without `version` the newest promoted version is read, with `known_at` the one that was the newest by then. A date
     or a text without a zone is UTC; a datetime without one is refused.
@@ -104,6 +110,25 @@ class FeatureReader:
         shown = slices.at(latest, None)
         return shown[shown["ts"].notna()]
 
+    def explain(
+        self, symbol: str, at: Instant | None = None, *, interval: str = "1d", rules: str = "screener"
+    ) -> StoredExplanation:
+        """The 26 votes of the newest bar of the symbol that was known at `at` (now, when None), with their inputs.
+
+        Computed from the newest stored bars and every recorded split, and compared with the newest promoted version.
+        Raises NotFoundError where no bar is stored or none was known yet, ContractError for bars that may not be rated.
+        """
+        from services.features.adapters.explaining import explain_stored
+
+        instant = None if at is None else to_stamp(_aware(at, "at"))
+        explained = explain_stored(self._home, symbol, instant, interval=interval, rules=rules)
+        snapshot = self._table(interval, rules).load()
+        if snapshot.version == 0 or symbol not in snapshot.keys:
+            return explained
+        here = pc.field("ts") == pa.scalar(explained.at.to_pydatetime(), SCHEMA.field("ts").type)
+        rows = closed_rows(snapshot.read(_ROWS, keys=[symbol], filter=here)).select(FEATURES).to_pylist()
+        return explained.beside(snapshot.version, rows[0]) if rows else explained
+
     def version(self, *, known_at: Instant | None = None, interval: str = "1d", rules: str = "screener") -> int:
         """The newest promoted version, or the one that was the newest by `known_at`."""
         return self._snapshot(interval, rules, None, known_at).version
@@ -126,7 +151,8 @@ class FeatureReader:
     def _table(self, interval: str, rules: str) -> Table:
         if (interval, rules) not in self._tables:
             interval_length(interval)
-            rules_named(rules)
+            if rules != IMPORTED:
+                rules_named(rules)
             self._tables[interval, rules] = open_table(self._home.features_table(interval, rules))
         return self._tables[interval, rules]
 
@@ -207,6 +233,8 @@ def _became_newest(snapshot: Snapshot) -> datetime:
 
 def _between(start: Instant | None, end: Instant | None) -> pc.Expression | None:
     where = None
+    if start is not None and end is not None and _aware(start, "start") > _aware(end, "end"):
+        raise ContractError(f"start {start} is after end {end}", fix="exchange them")
     if start is not None:
         where = pc.field("ts") >= pa.scalar(_aware(start, "start"), SCHEMA.field("ts").type)
     if end is not None:
@@ -228,7 +256,11 @@ def _names(rows: pa.Table) -> set[str]:
 
 
 def _refuse_unknown(symbols: Sequence[str] | None, known: Any, what: str) -> None:
+    if isinstance(symbols, str):
+        raise ContractError("symbols is a text, not a list of them", symbol=symbols, fix=f"[{symbols!r}]")
     missing = [symbol for symbol in symbols or () if symbol not in known]
     if missing:
         more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
-        raise NotFoundError(f"{what} {missing[0]}{more}", symbol=missing[0], fix="leave them out, or asof run FILE")
+        meant = nearest(missing[0], known)
+        fix = "leave them out, or asof run FILE" if meant is None else f"was {meant} meant?"
+        raise NotFoundError(f"{what} {missing[0]}{more}", symbol=missing[0], fix=fix)

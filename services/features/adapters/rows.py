@@ -45,8 +45,10 @@ PARQUET: dict[str, Any] = {
 }
 
 
-def staged_rows(record: RunRecord, rated: RatedBatch) -> pa.Table:
+def staged_rows(record: RunRecord, rated: RatedBatch, continued: RatedBatch | None = None) -> pa.Table:
     """The rows of every symbol that may be stored, by symbol and stamp; behind each symbol's its current row."""
+    if continued is not None and continued.staged:
+        return by_symbol([staged_rows(record, rated), staged_rows(record, continued)])
     batch = rated.report.batch
     kept = np.flatnonzero(batch.of_symbols(set(rated.staged)))
     order = np.array(batch.symbols, dtype=object)
@@ -138,7 +140,7 @@ def from_parquet(data: bytes | memoryview, name: str) -> pa.Table:
     try:
         table = pq.read_table(pa.BufferReader(data))
         return table.select(SCHEMA.names).cast(SCHEMA)
-    except (pa.ArrowException, KeyError) as fault:
+    except (pa.ArrowException, OSError, KeyError) as fault:
         raise IntegrityError(f"{name} holds no feature rows", cause=str(fault), fix="asof retry RUN") from fault
 
 

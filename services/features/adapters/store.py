@@ -15,8 +15,10 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from services.features.adapters.histories import HISTORIES, index_after
 from services.features.adapters.matrix import wide_table
-from services.features.adapters.rows import LOCAL, SCHEMA, adjustments_in, by_symbol, from_parquet
+from services.features.adapters.rows import LOCAL, SCHEMA, adjustments_in, by_symbol
+from services.features.adapters.whole import whole_rows
 from services.features.ports import Merged
 from shared.clock import format_instant
 from shared.errors import CommitConflict, IntegrityError
@@ -37,7 +39,14 @@ class LakehouseFeatures:
         self._home = home
         self._clock = clock
 
-    def merge(self, decided: PromotionDecided, *, strict_scope: bool, parity: Mapping[str, object]) -> Merged:
+    def merge(
+        self,
+        decided: PromotionDecided,
+        *,
+        strict_scope: bool,
+        parity: Mapping[str, object],
+        ratings: Mapping[str, object],
+    ) -> Merged:
         table = open_table(self._home.features_table(decided.interval, decided.rules.name))
         staged = None
         for _ in range(_ATTEMPTS):
@@ -45,7 +54,7 @@ class LakehouseFeatures:
             merged = _merged_before(table, base, decided)
             if merged is not None:
                 break
-            staged = staged if staged is not None else self._read_staged(decided)
+            staged = staged if staged is not None else self._read_staged(decided, table)
             segments = [_with_earlier_observations(base, part) for part in staged.parts]
             rows = sum(part.num_rows for part in segments)
             meta: dict[str, JsonValue] = {
@@ -64,7 +73,9 @@ class LakehouseFeatures:
                 "current_rows": sum(_current_count(part) for part in segments) + _kept_current(base, strict_scope),
                 "strict_scope": strict_scope,
                 "parity": dict(parity),  # type: ignore[arg-type]  # JSON by its maker
+                "ratings": dict(ratings),  # type: ignore[arg-type]  # JSON by its maker
                 "adjustments": dict(staged.adjustments),
+                HISTORIES: index_after(self._home, base, decided.run_id, staged.symbols, alone=strict_scope),
             }
             changes = Changes(
                 append=tuple(NewSegment(part, keys=_symbols(part)) for part in segments),
@@ -97,12 +108,12 @@ class LakehouseFeatures:
             table.export(self._home.features_export, newest, wide_table)
             written = newest
 
-    def _read_staged(self, decided: PromotionDecided) -> _Decided:
+    def _read_staged(self, decided: PromotionDecided, table: Table) -> _Decided:
         """Of a symbol in two files the last batch counts: a retry comes later."""
         parts, adjustments = [], {}
         for ref in sorted(decided.staged, key=lambda ref: int(Path(ref.path).stem)):
             data = self._verified(ref)
-            part = from_parquet(data, ref.path)
+            part = whole_rows(table, data, ref.path)
             parts.append((ref, part))
             stated = adjustments_in(data)
             adjustments.update({symbol: stated.get(symbol, []) for symbol in _symbols(part)})
@@ -115,13 +126,14 @@ class LakehouseFeatures:
                 cause=f"{len(missing)} of {len(wanted)} symbols are missing",
                 fix=f"asof retry {decided.run_id}",
             )
-        chosen = []
+        chosen, symbols = [], {}
         for ref, part in parts:
             own = [symbol for symbol in _symbols(part) if symbol in wanted and owner[symbol] == ref.path]
+            symbols[ref] = own
             if own:
                 chosen.append(part.filter(pc.is_in(part["symbol"].cast(pa.string()), pa.array(own, pa.string()))))
         used = {symbol: ones for symbol, ones in sorted(adjustments.items()) if ones and symbol in wanted}
-        return _Decided(chosen, used)
+        return _Decided(chosen, symbols, used)
 
     def _verified(self, ref: FileRef) -> bytes:
         path = self._home.resolve(ref.path)
@@ -140,9 +152,11 @@ class LakehouseFeatures:
 
 
 class _Decided(NamedTuple):
-    """The decided rows, a table a file; and the recorded adjustments that they were computed with, by symbol."""
+    """The decided rows, a table a file; the decided symbols of each file; and by symbol the recorded adjustments that
+    its rows were computed with."""
 
     parts: list[pa.Table]
+    symbols: dict[FileRef, list[str]]
     adjustments: dict[str, JsonValue]
 
 

@@ -10,6 +10,7 @@ quarantine/<run>/<batch>/<SYMBOL>.parquet, set-aside.parquet
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,12 +25,12 @@ from services.features.adapters.rows import (
     current_rows,
     describe_adjustments,
     describe_rules,
-    from_parquet,
     refused_rows,
     set_aside_rows,
     staged_rows,
     to_parquet,
 )
+from services.features.adapters.whole import CONTINUES, Continues, whole_rows
 from services.features.domain.rating import RatedBatch
 from services.features.domain.runs import SCREENER, RunRecord
 from services.features.ports import Receipt
@@ -38,6 +39,7 @@ from shared.events import FileRef, explain
 from shared.files import create_if_absent, make_dirs, sha256_bytes, sha256_file, sync_dir, write_atomic, write_new
 from shared.paths import Home
 from shared.symbols import encode_symbol
+from shared.tables import open_table
 
 _RECEIPT = TypeAdapter(Receipt)
 
@@ -64,13 +66,17 @@ class RunWorkspace:
             )
         return _read_record(path)
 
-    def stage(self, record: RunRecord, batch: int, rated: RatedBatch) -> FileRef | None:
-        if not rated.staged:
+    def stage(
+        self, record: RunRecord, batch: int, rated: RatedBatch, continued: RatedBatch, continues: Mapping[str, int]
+    ) -> FileRef | None:
+        if not rated.staged and not continued.staged:
             return None
-        table = staged_rows(record, rated)
+        table = staged_rows(record, rated, continued)
         metadata = {"asof.run": record.run_id, "asof.batch": str(batch), **describe_rules(record.rules)}
         if adjustments := describe_adjustments(rated):
             metadata[ADJUSTMENTS.decode()] = adjustments
+        if continues:
+            metadata[CONTINUES.decode()] = Continues(version=record.continues, rows=dict(continues)).model_dump_json()
         return self._write(self._staged(record.run_id) / f"{batch}.parquet", table, metadata)
 
     def quarantine(self, record: RunRecord, batch: int, rated: RatedBatch) -> dict[str, FileRef]:
@@ -106,7 +112,10 @@ class RunWorkspace:
         return [_read_receipt(path) for path in _numbered(self._staged(run_id), ".json")]
 
     def assemble(self, run_id: str) -> FileRef | None:
-        """A symbol that was staged more than once has the rows of its last batch: a retry's batches come later."""
+        """Rows before those that were staged come from their feature version: the file says all by itself.
+
+        A symbol that was staged more than once has the rows of its last batch: a retry's batches come later.
+        """
         record = self.record(run_id)
         target = self._home.run(run_id).features
         parts = _numbered(self._staged(run_id), ".parquet")
@@ -117,11 +126,12 @@ class RunWorkspace:
         current = current_rows(record, (symbol for symbol in record.current if symbol not in with_current))
         if not parts and not current.num_rows:
             return None
+        features = open_table(self._home.features_table(record.interval, record.rules.name))
         aside = pa.BufferOutputStream()
         rows = 0
         with pq.ParquetWriter(aside, SCHEMA, **PARQUET) as writer:
             for path in parts:
-                table = from_parquet(path.read_bytes(), path.name)
+                table = whole_rows(features, path.read_bytes(), path.name)
                 own = [symbol for symbol, part in last.items() if part == path]
                 table = table.filter(pc.is_in(table["symbol"].cast(pa.string()), pa.array(own, pa.string())))
                 writer.write_table(table)
@@ -156,7 +166,11 @@ def _write_first(path: Path, data: bytes) -> bool:
 
 
 def symbols_of(path: Path) -> list[str]:
-    column = pq.read_table(path, columns=["symbol"])["symbol"]
+    """Raises IntegrityError for a file that is not as it was staged."""
+    try:
+        column = pq.read_table(path, columns=["symbol"])["symbol"]
+    except (pa.ArrowException, OSError, KeyError) as fault:
+        raise IntegrityError(f"{path.name} holds no feature rows", cause=str(fault), fix="asof retry RUN") from fault
     return [str(symbol) for symbol in pc.unique(column.cast(pa.string())).to_pylist()]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from services.features.domain.adjustments import Adjustment, available_with
 from services.features.domain.adjustments import known_by as adjustments_known_by
 from services.features.domain.bars_batch import BarsBatch, Layout
-from services.features.domain.ratings.panel import compute_panel
+from services.features.domain.ratings.state import RatingState
 from services.features.domain.sessions import Market, Stamps, available_at, date_text
 from services.features.domain.validation import (
     FeatureConsistencyValidator,
@@ -35,6 +35,14 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class After:
+    """Where the ratings of one symbol stand after its last row: the state's column, and the first bar with an ADX."""
+
+    state: NDArray[np.float64]
+    adx_from: float
+
+
+@dataclass(frozen=True)
 class RatedBatch:
     """A rated batch. All row arrays belong to `report.batch`, the bars that were known by `as_of`.
 
@@ -42,12 +50,16 @@ class RatedBatch:
     values     the features of each row, NaN where there is none
     refused    by symbol
     staged     the symbols whose rows may be stored
+    late       the bars that were not known by `as_of`
+    after      by staged symbol, for the next bar
     """
 
     report: IngestionReport
     known_at: Stamps
     values: Mapping[str, NDArray[np.float64]]
     refused: Mapping[str, Refusal]
+    late: BarsBatch
+    after: Mapping[str, After] = field(default_factory=dict)
 
     @property
     def staged(self) -> tuple[str, ...]:
@@ -69,14 +81,14 @@ def rate(
 
     A symbol that fails is refused by name and stops no other.
     """
-    known_at = _known_at(bars, markets, interval)
+    known_at = when_known(bars, markets, interval)
     past = known_at <= as_of
-    batch, known_at = bars.rows(past), known_at[past]
+    batch, late, known_at = bars.rows(past), bars.rows(~past), known_at[past]
     report = IngestionValidator(markets, ticks, interval, adjustments_known_by(adjustments, as_of)).validate(batch)
     known_at = available_with(known_at, batch, report.adjusted.applied)
     kept = np.flatnonzero(~batch.of_symbols(set(report.rejected)))
     sound = replace(batch, values=report.adjusted.values).rows(_mask(kept, len(batch)))
-    features = _features(sound, report.usable[kept], rules)
+    features, states = _features(sound, report.usable[kept], rules)
     features, broken = FeatureStoreSchema.inspect(features)
     due = dict(zip(batch.symbols, np.bincount(batch.codes[kept], minlength=len(batch.symbols)).tolist(), strict=True))
     inconsistent = FeatureConsistencyValidator(as_of, rules, markets, due).inspect(features)
@@ -88,10 +100,16 @@ def rate(
     values = {name: np.full(len(batch), np.nan) for name in FEATURES}
     for name in FEATURES:
         values[name][kept] = features.values[name]
-    return RatedBatch(report, known_at, values, refused)
+    after = {
+        symbol: After(states[code], float(features.adx_from[np.searchsorted(features.batch.codes, code)]))
+        for code, symbol in enumerate(batch.symbols)
+        if symbol not in refused
+    }
+    return RatedBatch(report, known_at, values, refused, late, after)
 
 
-def _known_at(bars: BarsBatch, markets: Mapping[str, Market], interval: str) -> Stamps:
+def when_known(bars: BarsBatch, markets: Mapping[str, Market], interval: str) -> Stamps:
+    """When each bar is known, `[n]`: `available_at` by its symbol's market."""
     known = np.empty(len(bars), dtype=np.int64)
     by_market: dict[tuple[object, ...], tuple[Market, set[str]]] = {}
     for symbol in bars.symbols:
@@ -104,15 +122,14 @@ def _known_at(bars: BarsBatch, markets: Mapping[str, Market], interval: str) -> 
     return known
 
 
-def _features(batch: BarsBatch, usable: NDArray[np.bool_], rules: str) -> Features:
-    if len(batch) == 0:
-        return describe(batch, usable, {name: np.empty(0) for name in FEATURES})
+def _features(batch: BarsBatch, usable: NDArray[np.bool_], rules: str) -> tuple[Features, NDArray[np.float64]]:
+    """The features, and each symbol's state after them."""
     layout = Layout.of(batch)
     bars = np.where(usable[:, None], batch.values, np.nan)
     open_, high, low, close, volume = (layout.panel(bars[:, column]) for column in range(5))
-    panel = compute_panel(open_, high, low, close, volume, rules)
+    panel, state = RatingState.rated(open_, high, low, close, volume, rules)
     values = {name: layout.rows(getattr(panel, name)) for name in FEATURES}
-    return describe(batch, usable, values)
+    return describe(batch, usable, values), state.columns()
 
 
 def _of_what_was_known(symbol: str, finding: Finding, given: BarsBatch) -> Finding:

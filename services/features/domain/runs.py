@@ -32,7 +32,8 @@ class RunRecord(BaseModel):
     """`staged/run.json`. `content_sha256` is over what was asked: a run id with another one is refused.
 
     `pins` names the version of every symbol's stored bars, when the run reads what is stored (`bars: lakehouse`);
-    `unreadable` says of other symbols why their bars could not be read when the run was opened.
+    `unreadable` says of other symbols why their bars could not be read when the run was opened. `continues` is the
+    feature version whose rows the run's own go on from, the newest when it was opened; 0: from none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +53,7 @@ class RunRecord(BaseModel):
     warnings: dict[str, tuple[str, ...]]
     pins: dict[str, int]
     unreadable: dict[str, str] = {}
+    continues: int = 0
     content_sha256: str
 
 
@@ -72,6 +74,7 @@ def record_run(
     event_time: datetime,
     pins: Mapping[str, int],
     unreadable: Mapping[str, str],
+    continues: int = 0,
 ) -> RunRecord:
     """Raises ContractError for unknown rules, and for an interval of which nobody knows how long it is."""
     interval_length(asked.interval)
@@ -98,6 +101,7 @@ def record_run(
         warnings={symbol: (text,) for symbol, text in sorted(found.refused.items())},
         pins=dict(sorted(pins.items())),
         unreadable=dict(sorted(unreadable.items())),
+        continues=continues,
         content_sha256=content_sha256(asked),
     )
 

@@ -66,7 +66,11 @@ def ask(tmp_path):
                 clock=lambda: up.NOW,
             ),
             "audit-metadata": partial(
-                commands.audit_metadata, descriptions=scanner, documents=documents, batch_size=50
+                commands.audit_metadata,
+                descriptions=scanner,
+                limits={"PSE": PseRules()},
+                documents=documents,
+                batch_size=50,
             ),
         }
         command = Command(command_id="c1", kind=kind, arguments=arguments, requested_by="ana")

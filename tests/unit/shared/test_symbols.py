@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import ContractError
-from shared.symbols import check_run_id, check_symbol, decode_symbol, encode_symbol
+from shared.symbols import check_run_id, check_symbol, decode_symbol, encode_symbol, nearest
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,11 @@ def test_a_file_name_stands_for_one_symbol_and_is_safe(ticker: str):
 def test_a_run_id_that_could_leave_its_folder_is_refused(run_id: str):
     with pytest.raises(ContractError, match="run id"):
         check_run_id(run_id)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("jfc", "PSE:JFC"), ("pse:jfc", "PSE:JFC"), ("PSE:JFCC", "PSE:JFC"), ("PSE:QQQQQQ", None), ("", None)],
+)
+def test_what_was_mistyped_is_told_by_what_is_near(typed: str, meant: str | None):
+    assert nearest(typed, ["PSE:JFC", "PSE:BDO", "NASDAQ:MSFT"]) == meant
