@@ -1,19 +1,37 @@
-"""What became of a run, read from its own files: manifest, coverage artifact and its extract of the ledger."""
+"""What became of a run, read from its files: manifest, coverage artifact, its extract of the ledger, the store."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
 from typing import Any
 
 from asof.lakehouse import Run
+from services.auditor import what_happened
+from shared.clock import parse_instant, system_clock
 from shared.errors import NotFoundError
+from shared.tables import open_table
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One entry of the ledger about the run. `kind` is the ledger's word; `what` is empty where that says it all."""
+
+    entry: int
+    time: str
+    kind: str
+    what: str
 
 
 @dataclass(frozen=True)
 class Verdict:
     """One run for a person: how much is covered, what is missing and why, what the gate said, what was promoted.
 
-    `gaps` and `waived` are rows of the coverage artifact. `decision` is None while the run is open.
+    `gaps`, `waived` and `attempts` are rows of the coverage artifact. `decision` is None while the run is open.
+    `next` is the command that the decision named, `withdrawn_by` the feature version that went back to before this
+    run's promotion (see `with_rollback`).
+    `parity` has `differences` (local minus screener, by symbol and feature) and the `badge` that sums them up; it is
+    empty where no candidate brought values to compare with (see `with_parity`).
     """
 
     run_id: str
@@ -25,8 +43,13 @@ class Verdict:
     waived: tuple[dict[str, Any], ...] = ()
     decision: str | None = None
     reason: str = ""
+    next: str | None = None
     promoted_version: int | None = None
     catalog_version: int | None = None
+    withdrawn_by: int | None = None
+    parity: dict[str, Any] = field(default_factory=dict)
+    attempts: tuple[dict[str, Any], ...] = ()
+    timeline: tuple[Moment, ...] = ()
     files: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -54,7 +77,7 @@ class Verdict:
         return [(*key, gaps) for key, gaps in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))]
 
     def as_dict(self) -> dict[str, Any]:
-        return {**self.__dict__, "gaps": list(self.gaps), "waived": list(self.waived)}
+        return asdict(self)
 
 
 def detached(run_id: str, profile: str, expected: int) -> Verdict:
@@ -72,7 +95,7 @@ def read_verdict(run: Run) -> Verdict:
     try:
         coverage, entries = run.coverage, run.ledger
     except NotFoundError:
-        return Verdict(run.run_id, manifest["profile"], expected, files=files)
+        return Verdict(run.run_id, manifest["profile"], expected, reason=_open_until(manifest), files=files)
     decided = _newest(entries, "decided")
     promoted = _newest(entries, "promoted")
     return Verdict(
@@ -85,12 +108,59 @@ def read_verdict(run: Run) -> Verdict:
         waived=tuple(coverage.get("waived", ())),
         decision=decided.get("decision"),
         reason=decided.get("reason", ""),
+        next=decided.get("next"),
         promoted_version=promoted.get("feature_version"),
         catalog_version=promoted.get("catalog_version", decided.get("catalog_version")),
+        attempts=tuple(coverage["attempts"]),
+        timeline=tuple(_moment(entry) for entry in entries),
         files=files,
     )
+
+
+def _open_until(manifest: dict[str, Any]) -> str:
+    deadline = parse_instant(manifest["deadline_at"])
+    if deadline < system_clock():
+        return f"still open, although its deadline was {manifest['deadline_at']}: `asof doctor` tells what stands still"
+    return f"still open; what is silent at {manifest['deadline_at']} becomes a gap"
+
+
+def _moment(entry: dict[str, Any]) -> Moment:
+    return Moment(entry["n"], entry["time"], entry["kind"], what_happened(entry["kind"], entry["data"]))
 
 
 def _newest(entries: list[dict[str, Any]], kind: str) -> dict[str, Any]:
     found = [entry["data"] for entry in entries if entry.get("kind") == kind]
     return found[-1] if found else {}
+
+
+def with_parity(run: Run, verdict: Verdict) -> Verdict:
+    """The verdict with how the run's ratings compare with what the screener showed, promoted or not.
+
+    Where the features service is not installed, as in another service's image, nothing is compared.
+    """
+    if find_spec("services.features") is None:
+        return verdict
+    from services.features.adapters.workspace import RunWorkspace
+    from services.features.domain.parity import summary
+
+    receipts = RunWorkspace(run.home).receipts(run.run_id)
+    return replace(verdict, parity=summary(one for receipt in receipts for one in receipt.parity))
+
+
+def with_rollback(run: Run, verdict: Verdict) -> Verdict:
+    """The verdict with the newest rollback that leaves this run's promotion out of what the store now holds.
+
+    Walks the store's versions back to the promotion, so it is asked for one run and not for a list of them.
+    """
+    promotion = _newest(run.ledger, "promoted") if verdict.promoted_version is not None else {}
+    if not promotion:
+        return verdict
+    table = open_table(run.home.features_table(promotion["interval"], promotion["rules"]["name"]))
+    version = table.load().version
+    while version > promotion["feature_version"]:
+        back = table.load(version).meta.get("rollback")
+        equals = int(str(back["to"])) if isinstance(back, dict) else version - 1
+        if equals < promotion["feature_version"]:
+            return replace(verdict, withdrawn_by=version)
+        version = equals
+    return verdict

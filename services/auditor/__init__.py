@@ -2,7 +2,7 @@
 
 What other code may use of it, all on files alone: `verify_ledger`, `list_waivers`, `list_alerts`, `compare`, what a
 decision rests on (`decided_coverage`, `hydrated_bars`), and for signing waivers `new_key`, `read_private_key`, `sign`
-with `read_request` and `statement`.
+with `read_request` and `statement`; `what_happened` tells an entry in words.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from services.auditor.adapters.keys import sign as sign
     from services.auditor.adapters.ledger_file import list_waivers as list_waivers
     from services.auditor.adapters.ledger_file import verify_ledger as verify_ledger
+    from services.auditor.domain.telling import what_happened as what_happened
     from services.auditor.domain.waivers import read_request as read_request
     from services.auditor.domain.waivers import statement as statement
 
@@ -34,6 +35,7 @@ _PUBLIC = {
     "sign": "adapters.keys",
     "statement": "domain.waivers",
     "verify_ledger": "adapters.ledger_file",
+    "what_happened": "domain.telling",
 }
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "sign",
     "statement",
     "verify_ledger",
+    "what_happened",
 ]
 
 

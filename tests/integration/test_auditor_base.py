@@ -75,14 +75,16 @@ def test_a_rollback_is_a_new_version_that_equals_an_older_one(house: House) -> N
     promote(house, "first", *TWO)
     promote(house, "second", *TWO)
     table = open_table(house.home.features_table("1d", "screener"))
-    result, _ = house.command("rollback", None, command_id="back", reason="wrong rules")
+    result, told = house.command("rollback", None, command_id="back", reason="wrong rules")
     assert result.references == {"version": 3, "equals": 1}
+    (export,) = told
+    assert (export.data.kind, export.data.arguments["version"]) == ("export", 3)  # the plain file follows
     assert set(table.load().read()["run"].to_pylist()) == {"first"}
     assert table.tags() == {"prod": 3}
     (entry,) = house.desk.ledger.of_kind("rolled_back")
     assert (entry.data["from"], entry.data["to"], entry.data["catalog_version"]) == (2, 1, 1)
-    again, _ = house.command("rollback", None, command_id="back", reason="wrong rules")
-    assert again == result
+    again, told = house.command("rollback", None, command_id="back", reason="wrong rules")
+    assert (again, [event.id for event in told]) == (result, [export.id])
     assert table.load().version == 3
 
 

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import asof.cli
@@ -172,7 +173,7 @@ def test_a_waiver_is_previewed_given_listed_and_lets_the_rest_in(house: House) -
     assert (row["symbol"], row["approver"], row["verified"], row["expired"]) == (UNKNOWN, "ben", False, False)
     assert answer(house, "waivers", "another") == []
     text = printed(house, "waivers")
-    assert f"{UNKNOWN}  metadata: unknown_symbol  in run waived" in text
+    assert f"metadata: unknown_symbol  in run waived, 1 symbol\n  {UNKNOWN}\n" in text
     assert "reason      halted" in text
     assert "ben (the name is not verified)" in text
     verdict = answer(house, "show", "waived")
@@ -274,6 +275,9 @@ def test_two_versions_are_compared_and_a_rollback_brings_the_older_one_back(prom
     back = answer(house, "rollback", "--to", "1", "--reason", "wrong bars upstream")
     assert back["references"] == {"version": version + 1, "equals": 1}
     assert answer(house, "diff", "1", "@prod")["symbols"] == {"added": [], "removed": [], "changed": 0, "same": 2}
+    stated = f"{version + 1}".encode()
+    export = house.home.features_export
+    house.wait(lambda: pq.read_schema(export).metadata[b"asof.version"] == stated, "the plain file to follow")
     assert answer(house, "audit", "ledger")["violations"] == []
     entries = [json.loads(line) for line in house.home.ledger.read_bytes().splitlines()]
     (entry,) = [entry for entry in entries if entry["kind"] == "rolled_back"]

@@ -19,7 +19,18 @@ from typing import Any
 from services.auditor.adapters.keys import SIGNED_BY, LedgerSigner, signature_flaw
 from services.auditor.adapters.line_file import append_bytes
 from services.auditor.adapters.locks import locked
-from services.auditor.domain.chain import GENESIS, BrokenEntry, Entry, Flaw, extract, next_entry, read_entry, verify
+from services.auditor.domain.canonical import canonical_sha256
+from services.auditor.domain.chain import (
+    GENESIS,
+    BrokenEntry,
+    Entry,
+    Flaw,
+    extract,
+    link,
+    next_entry,
+    read_entry,
+    verify,
+)
 from services.auditor.domain.waivers import Waiver
 from shared.clock import format_instant
 from shared.errors import IntegrityError
@@ -260,6 +271,21 @@ def _first_flaw(data: bytes) -> str | None:
             return f"entry {n} at byte {offset:,}: {fault}"
         offset += len(line)
     return None
+
+
+def kept_entries(home: Home) -> dict[int, str]:
+    """By number, where a run's extract still has an entry whose content has its hash, and what it is."""
+    kept: dict[int, str] = {}
+    for path in sorted(home.runs.glob("*/audit.jsonl")):
+        for line in path.read_bytes().splitlines():
+            fields = _object(line)
+            try:
+                body = canonical_sha256({name: fields[name] for name in ("n", "time", "kind", "run_id", "key", "data")})
+                if link(fields["prev"], body) == fields["hash"]:
+                    kept[fields["n"]] = f"{home.relative(path)} has it as it was entered: {fields['kind']}"
+            except (KeyError, TypeError, ValueError):
+                continue  # a line that proves nothing
+    return kept
 
 
 def verify_ledger(home: Home) -> tuple[list[Flaw], int, str]:

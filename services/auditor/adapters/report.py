@@ -16,6 +16,7 @@ from services.auditor.domain.alerts import command_for, grouped
 from services.auditor.domain.chain import Entry
 from services.auditor.domain.coverage import Coverage, Gap
 from services.auditor.domain.manifest import RunManifest
+from services.auditor.domain.telling import what_happened
 from shared.clock import format_instant
 
 _NAMED = 400
@@ -236,7 +237,9 @@ def _files(manifest: RunManifest, coverage: Coverage) -> str:
 
 
 def _proof(manifest: RunManifest, entries: Sequence[Entry]) -> str:
-    rows = [(str(entry.n), entry.time, entry.kind, _what_happened(entry), entry.hash) for entry in entries]
+    rows = [
+        (str(entry.n), entry.time, entry.kind, what_happened(entry.kind, entry.data), entry.hash) for entry in entries
+    ]
     last = entries[-1]
     return _section(
         "Proof",
@@ -247,27 +250,6 @@ def _proof(manifest: RunManifest, entries: Sequence[Entry]) -> str:
         "This run's part alone: "
         f"<code>python3 docs/verify_ledger.py data/runs/{escape(manifest.run_id)}/audit.jsonl</code>.</p>",
     )
-
-
-def _what_happened(entry: Entry) -> str:
-    data = entry.data
-    match entry.kind:
-        case "opened":
-            return f"{data['expected'] + data['malformed']:,} candidates, by {data['requested_by'] or 'an event'}"
-        case "covered":
-            return f"{data['counts']['covered']:,} of {data['counts']['expected']:,}, closed by {data['closed_by']}"
-        case "decided":
-            return f"{data['decision']}: {data['reason']}"
-        case "waived":
-            signed = sorted({waiver["approver"] for waiver in data["waivers"]})
-            symbols = [waiver["symbol"] for waiver in data["waivers"]]
-            more = f" and {len(symbols) - _SHOWN:,} more" if len(symbols) > _SHOWN else ""
-            return f"{', '.join(symbols[:_SHOWN])}{more}, by {', '.join(signed)}"
-        case "reopened":
-            return f"{len({*data['metadata'], *data['bars']}):,} symbols asked for again, by {data['requested_by']}"
-        case "promoted":
-            return f"features version {data['feature_version']}, catalog version {data['catalog_version']}"
-    return ""
 
 
 def _section(title: str, *body: str) -> str:

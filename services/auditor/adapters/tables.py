@@ -23,8 +23,8 @@ class LakehouseTables:
 
     def promoted_since(self, interval: str, rules: str, version: int) -> list[Promoted]:
         table = open_table(self._home.features_table(interval, rules))
-        newest = table.load().version
-        return [_promoted(table.load(later)) for later in range(version + 1, newest + 1)]
+        # What was collected was no promotion: `asof gc` keeps those.
+        return [_promoted(table.load(later)) for later in table.versions() if later > version]
 
     def rollback(self, interval: str, rules: str, *, to: int | None, command_id: str, at: str) -> RolledBack:
         table = open_table(self._home.features_table(interval, rules))

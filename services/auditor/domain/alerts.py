@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -159,8 +160,8 @@ def command_for(run_id: str, gaps: Sequence[Gap]) -> str:
     if len(commands) == 1:
         return commands.pop()
     if len(gaps) <= _NAMED and all(gap.next.startswith("asof waive ") for gap in gaps):
-        head, _, tail = gaps[0].next.partition(f"--symbol {gaps[0].symbol} ")
-        return head + " ".join(f"--symbol {gap.symbol}" for gap in gaps) + " " + tail
+        head, _, tail = gaps[0].next.partition(f"--symbol {shlex.quote(gaps[0].symbol)} ")
+        return f"{head}--symbol {shlex.quote(','.join(gap.symbol for gap in gaps))} {tail}"
     return f"asof show {run_id}"
 
 

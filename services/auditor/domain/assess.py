@@ -14,6 +14,7 @@ first stage that failed; a failure that somebody named goes before silence, beca
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,6 +23,7 @@ from services.auditor.domain.coverage import (
     AttemptRow,
     Coverage,
     Gap,
+    GapStage,
     Input,
     KindAttempt,
     Outcome,
@@ -36,6 +38,7 @@ from shared.events import FileRef, Rules, Stage
 
 OK = Outcome(status="ok")
 _UNSPOKEN = ("silence", "aborted")
+_REFUSED_HERE = ("region_blocked", "forbidden")
 _WRITER: Mapping[Stage, str] = {
     "metadata": "the fetcher",
     "bars": "the fetcher",
@@ -59,7 +62,7 @@ def assess(manifest: RunManifest, tally: Tally, *, closed_at: datetime, closed_b
             cause=item.reason,
             retryable=False,
             since=manifest.opened_at,
-            next="correct the candidates file, then `asof run FILE` with another run id",
+            next=_waiver(manifest, f"#{item.index}", "candidates", closed_at),
         )
         for item in manifest.malformed
     ]
@@ -167,6 +170,7 @@ def _silent(manifest: RunManifest, tally: Tally, symbol: str, stage: Stage, clos
         cause = f"{writer} said nothing of it {waited}"
         if tried := tally.attempts_of("metadata" if stage == "metadata" else "bars", symbol):
             cause += f"; the last of {len(tried)} attempts failed with {tried[-1]['code']}: {tried[-1]['message']}"
+    cause += "; `asof doctor` tells whether it is at work"
     before = tally.before.get((symbol, stage))
     if before is not None and before.failure is not None:
         cause += f"; before it was asked for again it had failed with {before.failure['code']}"
@@ -214,10 +218,17 @@ def _next(
     stated = (heard.failure or {}).get("fix") if heard is not None else None
     if isinstance(stated, str) and stated:
         return stated
+    if outcome.code in _REFUSED_HERE:
+        # The upstream refuses this place, not this symbol: signing for a whole universe is no way out.
+        return f"asof retry {manifest.run_id}  # once the fetcher asks from a place that {outcome.host or 'it'} serves"
     if outcome.retryable or outcome.code == "dead_letter":
         return f"asof retry {manifest.run_id}"
+    return _waiver(manifest, symbol, stage, closed_at)
+
+
+def _waiver(manifest: RunManifest, symbol: str, stage: GapStage, closed_at: datetime) -> str:
     return (
-        f"asof waive {manifest.run_id} --symbol {symbol} --stage {stage}"
+        f"asof waive {manifest.run_id} --symbol {shlex.quote(symbol)} --stage {stage}"
         f' --reason "…" --approver NAME --expires {format_instant(closed_at + timedelta(days=30))[:10]}'
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
@@ -55,7 +56,18 @@ def rollback(desk: Desk, command: Command, event: Event[Command]) -> Done:
         f"features {request.interval} {request.rules}: version {data['feature_version']} equals version {data['to']}; "
         f"it replaces version {data['from']}"
     )
-    return result_of(command, "done", message, version=data["feature_version"], equals=data["to"]), [], []
+    result = result_of(command, "done", message, version=data["feature_version"], equals=data["to"])
+    return result, [desk.event(_export(command, data), time=event.time)], []
+
+
+def _export(command: Command, rolled: Mapping[str, Any]) -> Command:
+    """The plain file is the features service's: it is told once the store went back. A repeat is the same command."""
+    return Command(
+        command_id=f"{command.command_id[:57]}-export",
+        kind="export",
+        arguments={"interval": rolled["interval"], "rules": rolled["rules"], "version": rolled["feature_version"]},
+        requested_by=command.requested_by,
+    )
 
 
 def _read(arguments: Any) -> RollbackRequest:

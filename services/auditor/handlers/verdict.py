@@ -199,6 +199,7 @@ def _enter(desk: Desk, run: HeldRun, manifest: RunManifest, coverage: Coverage, 
     run.write_coverage(data)
     decision = decide(facts)
     staged = _promotable(coverage) if decision.granted else ()
+    alerts = [] if decision.granted else blocked_alerts(coverage, decision, ledger_head=GENESIS)
     facts_sha256 = _facts_sha256(coverage, facts)
     return desk.ledger.append(
         "decided",
@@ -220,7 +221,8 @@ def _enter(desk: Desk, run: HeldRun, manifest: RunManifest, coverage: Coverage, 
             "rules": _rules(manifest, coverage).model_dump(),
             "staged": [item.model_dump(mode="json", exclude_none=True) for item in staged],
             "symbols": len(coverage.covered_symbols) if staged else 0,
-            "raised": [] if decision.granted else raised(blocked_alerts(coverage, decision, ledger_head=GENESIS)),
+            "raised": raised(alerts),
+            "next": alerts[0].next_command if alerts else None,
         },
     )
 

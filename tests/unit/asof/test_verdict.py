@@ -70,6 +70,12 @@ def test_a_blocked_run_names_each_symbol_its_cause_and_one_command_for_the_group
     assert "nothing of this run is in the feature store" in text
 
 
+def test_parity_with_the_screener_is_one_line_where_there_is_something_to_compare():
+    parity = {"badge": "parity 1e-6: 48 of 50", "differences": {}}
+    assert "parity 1e-6: 48 of 50 symbols rated as the screener showed them" in drawn(verdict(parity=parity))
+    assert "parity" not in drawn(verdict())
+
+
 def test_a_long_cause_can_be_cut_and_says_how_much_was_cut():
     text = drawn(verdict(gap("PSE:A", cause="x"), gap("PSE:B", cause="y"), gap("PSE:C", cause="z")), at_most=1)
     assert "… and 2 more" in text
@@ -82,7 +88,7 @@ def test_a_single_gap_among_thousands_still_shows_in_the_bar():
 
 
 def test_an_open_run_says_so():
-    assert "still open" in drawn(Verdict("r", "d", 1))
+    assert "still open" in drawn(Verdict("r", "d", 1, reason="still open"))
 
 
 def test_a_sparkline_has_a_character_a_rating_and_a_blank_for_a_missing_one():
