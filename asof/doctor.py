@@ -30,6 +30,8 @@ def examine(settings: HouseSettings) -> Iterator[Check]:
         ("settings", _settings),
         ("home", _home),
         ("redis", _redis),
+        ("ledger", _ledger),
+        ("alerts", _alerts),
         ("demo data", _demo_data),
         ("ratings", _ratings),
     )
@@ -115,6 +117,33 @@ async def _examine_embedded(settings: HouseSettings) -> list[Check]:
 
     async with embedded_redis(settings.paths()) as url:
         return await examine_redis(url, expect_services=False)
+
+
+def _ledger(settings: HouseSettings) -> Iterator[Check]:
+    home = settings.paths()
+    if find_spec("services.auditor") is None or not home.ledger.is_file():
+        yield well("ledger", "nothing is entered here yet")
+        return
+    from services.auditor import verify_ledger
+
+    flaws, entries, _ = verify_ledger(home)
+    if flaws:
+        yield red("ledger", str(flaws[0]), "asof audit ledger")
+    else:
+        yield well("ledger", f"{entries:,} entries, whole")
+
+
+def _alerts(settings: HouseSettings) -> Iterator[Check]:
+    if find_spec("services.auditor") is None:
+        return
+    from services.auditor import list_alerts
+    from shared.clock import system_clock
+
+    last = [row for row in list_alerts(settings.paths(), now=system_clock()) if row["status"] == "firing"]
+    if last:
+        yield warning("alerts", f"{len(last):,} last, the newest: {last[-1]['annotations']['summary']}", "asof alerts")
+    else:
+        yield well("alerts", "none lasts")
 
 
 def _ratings(_: HouseSettings) -> Iterator[Check]:

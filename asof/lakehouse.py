@@ -63,10 +63,9 @@ class Lakehouse:
 
     def run(self, run_id: str) -> Run:
         """What one run expected, saw and decided."""
-        paths = self.home.run(run_id)
-        if not paths.manifest.is_file():
+        if not self.home.run(run_id).manifest.is_file():
             raise NotFoundError(f"there is no run {run_id!r}", fix="asof runs")
-        return Run(run_id, paths)
+        return Run(run_id, self.home)
 
     def runs(self) -> list[str]:
         """The ids of all runs, oldest first."""
@@ -77,9 +76,10 @@ class Lakehouse:
 class Run:
     """One run's files, read when asked for."""
 
-    def __init__(self, run_id: str, paths: RunPaths) -> None:
+    def __init__(self, run_id: str, home: Home) -> None:
         self.run_id = run_id
-        self.paths = paths
+        self.home = home
+        self.paths: RunPaths = home.run(run_id)
 
     @cached_property
     def manifest(self) -> dict[str, Any]:

@@ -40,7 +40,13 @@ def candidates_from(file: Path) -> Any:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as fault:
         raise ContractError(f"{file} is no JSON", cause=str(fault), fix='write a list such as ["PSE:JFC"]') from fault
-    parse_candidates(content, default_exchange=settings.default_exchange)
+    parsed = parse_candidates(content, default_exchange=settings.default_exchange)
+    if not parsed.items:
+        raise ContractError(
+            f"{file} names no symbol",
+            cause=parsed.malformed[0].reason,
+            fix='write a list such as ["PSE:JFC"] or [{"symbol": "PSE:JFC"}]',
+        )
     return content
 
 
@@ -111,7 +117,7 @@ async def _follow(
     raise TransientError(
         f"run {run_id} has no verdict",
         cause="the auditor said nothing; the run goes on",
-        fix=f"asof doctor, then asof show {run_id}",
+        fix="asof doctor",
     )
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
 
-from pydantic import AliasChoices, AnyUrl, Field, SecretStr, UrlConstraints, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, UrlConstraints, ValidationError
+from pydantic_core import MultiHostUrl
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
@@ -15,8 +16,9 @@ from shared.errors import ContractError
 from shared.paths import Home
 
 Settings = TypeVar("Settings", bound=BaseSettings)
-# `unix:///path/to/socket` is what the embedded server and a Redis on the same machine listen on.
-RedisUrl = Annotated[AnyUrl, UrlConstraints(allowed_schemes=["redis", "rediss", "unix"])]
+# What each form means stands in shared/bus/address.py. Sentinel URLs name several hosts.
+_SCHEMES = ["redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel"]
+RedisUrl = Annotated[MultiHostUrl, UrlConstraints(allowed_schemes=_SCHEMES)]
 
 
 class HouseSettings(BaseSettings):
@@ -26,9 +28,11 @@ class HouseSettings(BaseSettings):
 
     home: Path = Field(Path("data"), description="the folder of the lakehouse, the runs and the ledger")
     redis_url: RedisUrl | None = Field(
-        None, description="the Redis of the house: redis://, rediss:// or unix://; a real one is started when absent"
+        None,
+        description="the Redis of the house: redis(s)://, redis(s)+sentinel:// or unix://; one is started when absent",
     )
     redis_password_file: Path | None = Field(None, description="a file that holds the password of ASOF_REDIS_URL")
+    redis_ca_file: Path | None = Field(None, description="the certificates that a TLS Redis is trusted by")
     default_exchange: str | None = Field(None, pattern=r"^[A-Z0-9_]{1,24}$", description="of a bare ticker")
     port: int | None = Field(None, ge=1, le=65_535, description="where a service answers /live, /ready and /metrics")
     log: str = Field("text", pattern=r"^(text|json)$", description="how a service logs: text or json")
@@ -40,15 +44,18 @@ class HouseSettings(BaseSettings):
         """The URL with its password, or None when an embedded server has to be started."""
         if self.redis_url is None:
             return None
+        url = str(self.redis_url)
+        if self.redis_ca_file is not None:
+            url = _with_authority(url, self.redis_ca_file)
         if self.redis_password_file is None:
-            return SecretStr(str(self.redis_url))
+            return SecretStr(url)
         try:
             password = self.redis_password_file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as fault:
             raise ContractError(
                 "ASOF_REDIS_PASSWORD_FILE cannot be read", cause=str(fault), fix="check the path and its mode"
             ) from fault
-        return SecretStr(_with_password(str(self.redis_url), password))
+        return SecretStr(_with_password(url, password))
 
 
 def house_settings() -> HouseSettings:
@@ -111,6 +118,20 @@ def _with_password(url: str, password: str) -> str:
         return join_url(parts._replace(query=query))
     user, host = (parts.username or ""), parts.netloc.rpartition("@")[2]
     return join_url(parts._replace(netloc=f"{user}:{escaped}@{host}"))
+
+
+def _with_authority(url: str, file: Path) -> str:
+    parts = urlsplit(url)
+    if not parts.scheme.startswith("rediss"):
+        raise ContractError(
+            "ASOF_REDIS_CA_FILE is set, but ASOF_REDIS_URL does not ask for TLS",
+            cause=f"it begins with {parts.scheme}://",
+            fix="begin it with rediss:// or rediss+sentinel://",
+        )
+    if not file.is_file():
+        raise ContractError("ASOF_REDIS_CA_FILE names no file", cause=str(file), fix="check the path and its mode")
+    added = f"ssl_ca_certs={quote(str(file), safe='/')}"
+    return join_url(parts._replace(query=f"{parts.query}&{added}" if parts.query else added))
 
 
 def join_url(parts: SplitResult) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import typer
 
-from asof.cli import catalog, demo, discover, features, gate, letters, operate, runs, watch
+from asof.cli import catalog, collect, demo, discover, explain, features, gate, importing, letters, operate, runs, watch
 from asof.cli.output import Exit, complain, report_error, report_fault
 
 # Plain help, because rich's costs half of the 0.3 s that `asof --help` may take.
@@ -20,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (demo, runs, discover, catalog, features, gate, watch, letters, operate):
+for group in (demo, runs, discover, catalog, importing, features, explain, gate, watch, letters, collect, operate):
     group.register(app)
 
 _INTERRUPTED = 130

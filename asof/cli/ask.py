@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -28,12 +28,20 @@ def ask(kind: CommandKind, arguments: Mapping[str, Any], *, run_id: str | None =
 
 def published(kind: CommandKind, arguments: Mapping[str, Any], *, run_id: str | None = None) -> CommandResult:
     """Publish the command and wait for what the service that carries it out says."""
+    (result,) = published_each([kind], arguments, run_id=run_id)
+    return result
+
+
+def published_each(
+    kinds: Sequence[CommandKind], arguments: Mapping[str, Any], *, run_id: str | None = None, timeout_s: float = 60
+) -> list[CommandResult]:
+    """Publish one command of each kind, one after the other, with the same arguments; what was said to each."""
     from asof.runner import house_at_work
     from asof.settings import house_settings
 
-    async def talk() -> CommandResult:
+    async def talk() -> list[CommandResult]:
         async with house_at_work(house_settings()) as session:
-            return await session.ask(kind, arguments, run_id=run_id)
+            return [await session.ask(kind, arguments, run_id=run_id, timeout_s=timeout_s) for kind in kinds]
 
     return asyncio.run(talk())
 

@@ -1,8 +1,7 @@
-"""get, history, retire and import: a symbol's versions."""
+"""get, history and retire: a symbol's versions."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,7 +12,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-    from shared.events import CommandResult
+    from services.catalog import MetadataCatalog
+    from shared.errors import NotFoundError
 
 Symbol = Annotated[str, typer.Argument(help="EXCHANGE:TICKER")]
 AsOf = Annotated[str | None, typer.Option("--as-of", help="the instant whose values to show; now when absent")]
@@ -24,7 +24,6 @@ def register(app: typer.Typer) -> None:
     app.command()(get)
     app.command()(history)
     app.command()(retire)
-    app.command("import")(import_house)
 
 
 def get(symbol: Symbol, as_of: AsOf = None, known_at: KnownAt = None, as_json: AsJson = False) -> None:
@@ -32,8 +31,11 @@ def get(symbol: Symbol, as_of: AsOf = None, known_at: KnownAt = None, as_json: A
     from asof.cli.lake import open_lake
     from shared.errors import NotFoundError
 
-    record = open_lake().catalog.get_instrument(symbol, as_of=as_of, known_at=known_at)
+    catalog = open_lake().catalog
+    record = catalog.get_instrument(symbol, as_of=as_of, known_at=known_at)
     if record is None:
+        if catalog.history(symbol).empty:
+            raise _unknown(catalog, symbol, "get")
         raise NotFoundError(
             f"the catalog holds no version {f'at {as_of}' if as_of else 'now'}",
             symbol=symbol,
@@ -45,13 +47,22 @@ def get(symbol: Symbol, as_of: AsOf = None, known_at: KnownAt = None, as_json: A
 def history(symbol: Symbol, known_at: KnownAt = None, as_json: AsJson = False) -> None:
     """Show every version of one symbol, and what changed from each to the next."""
     from asof.cli.lake import open_lake
-    from shared.errors import NotFoundError
 
-    versions = open_lake().catalog.history(symbol, known_at=known_at)
+    catalog = open_lake().catalog
+    versions = catalog.history(symbol, known_at=known_at)
     if versions.empty:
-        raise NotFoundError("the catalog holds no version of it", symbol=symbol, fix="asof run FILE, to observe it")
+        raise _unknown(catalog, symbol, "history")
     records = versions.astype(object).where(versions.notna(), None).to_dict("records")
     emit(records, as_json=as_json, render=lambda console: _draw_history(console, versions))
+
+
+def _unknown(catalog: MetadataCatalog, symbol: str, command: str) -> NotFoundError:
+    from shared.errors import NotFoundError
+    from shared.symbols import nearest
+
+    meant = nearest(symbol, catalog.history()["symbol"].unique())
+    fix = "asof run FILE, to observe it" if meant is None else f"asof {command} {meant}, if that was meant"
+    return NotFoundError("the catalog holds no version of it", symbol=symbol, fix=fix)
 
 
 def retire(
@@ -62,35 +73,6 @@ def retire(
     from asof.cli.ask import ask
 
     ask("retire", {"symbols": symbols}, as_json=as_json)
-
-
-def import_house(
-    folder: Annotated[Path, typer.Argument(help="with symbols.parquet, exchanges.parquet or both; below ASOF_HOME")],
-    apply: Annotated[
-        bool, typer.Option("--apply", help="take over what is sound; without it nothing is written")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Look at an existing house's catalog, name what is refused and why, and with --apply take over the rest."""
-    from asof.cli.ask import published, refuse_unless_done
-
-    result = published("import", {"folder": str(folder.absolute()), "apply": apply})
-    emit(result.model_dump(mode="json"), as_json=as_json, render=lambda console: _draw_import(console, result))
-    refuse_unless_done(result)
-
-
-def _draw_import(console: Console, result: CommandResult) -> None:
-    console.print(f"{result.outcome}: {result.message}", soft_wrap=True)
-    files: Any = result.references.get("files", ())
-    for file in files:
-        counts = "  ".join(f"{name} {file[name]:,}" for name in ("rows", "keys", "versions", "retired", "repeated"))
-        console.print(f"\n{file['file']}  {counts}", style="bold", soft_wrap=True)
-        if file["ignored_columns"]:
-            console.print(f"  columns that nobody reads here: {', '.join(file['ignored_columns'])}", soft_wrap=True)
-        for key, flaws in file["refused"].items():
-            console.print(f"  refused {key}: {'; '.join(flaws)}", style="red", soft_wrap=True)
-        if file["catalog_version"] is None and result.outcome == "done":
-            console.print("  next: the same command with --apply", style="cyan")
 
 
 def _draw_record(console: Console, record: dict[str, Any]) -> None:

@@ -23,7 +23,8 @@ def register(app: typer.Typer) -> None:
 
 def features(
     symbols: Annotated[
-        list[str] | None, typer.Option("--symbols", "-s", help="EXCHANGE:TICKER, may be repeated; all when absent")
+        list[str] | None,
+        typer.Option("--symbols", "-s", help="EXCHANGE:TICKER, with commas or repeated; all when absent"),
     ] = None,
     start: Annotated[str | None, typer.Option(help="the first date")] = None,
     end: Annotated[str | None, typer.Option(help="the last date")] = None,
@@ -34,13 +35,15 @@ def features(
     interval: Annotated[str, typer.Option()] = "1d",
     rules: Annotated[str, typer.Option()] = "screener",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="write a Parquet file instead of printing")
+        Path | None, typer.Option("--output", "-o", help="write a .parquet or .csv file instead of printing")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show or save ratings: a matrix of dates by (symbol, feature), or one slice with --at."""
     from asof.cli.lake import open_lake
 
+    _check_output(output)
+    symbols = None if symbols is None else [symbol for listed in symbols for symbol in listed.split(",")]
     reader = open_lake().features
     if at is not None:
         frame = reader.at(at, symbols, known_at=known_at, interval=interval, rules=rules)
@@ -56,7 +59,7 @@ def features(
             rules=rules,
         )
     if output is not None:
-        frame.to_parquet(output)
+        frame.to_csv(output) if output.suffix == ".csv" else frame.to_parquet(output)
         emit(
             {"path": str(output), "rows": len(frame)},
             as_json=as_json,
@@ -86,6 +89,13 @@ def adjust(
     ask(
         "adjust", {**{name: value for name, value in arguments.items() if value}, "withdraw": withdraw}, as_json=as_json
     )
+
+
+def _check_output(output: Path | None) -> None:
+    from shared.errors import ContractError
+
+    if output is not None and output.suffix not in (".parquet", ".csv"):
+        raise ContractError(f"{output} would be neither Parquet nor CSV", fix="--output FILE.parquet or FILE.csv")
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, object]]:

@@ -30,7 +30,7 @@ def waive(
     symbols: Annotated[
         list[str], typer.Option("--symbol", "-s", help="EXCHANGE:TICKER; several with commas, or repeated")
     ],
-    stage: Annotated[str, typer.Option(help="metadata, bars, validation or ratings: where the gap is")],
+    stage: Annotated[str, typer.Option(help="where the gap is: candidates, metadata, bars, validation or ratings")],
     reason: Annotated[str, typer.Option(help="why its absence is acceptable")],
     approver: Annotated[str, typer.Option(help="who signs for it")],
     expires: Annotated[str, typer.Option(help="until when, ISO 8601")],
@@ -88,15 +88,35 @@ def report(run_id: RunId, as_json: AsJson = False) -> None:
 
 
 def audit(
-    what: Annotated[str, typer.Argument(help="pit, features or ledger")],
+    what: Annotated[str, typer.Argument(help="pit, features, bars, tables (all of them), ledger or metadata")],
     run_id: Annotated[str | None, typer.Argument(help="only this run's entries (ledger)")] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="go back to the newest sound version of each damaged table")
+    ] = False,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="so many symbols, by chance; all active ones when absent (metadata)")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="of the sample: the same one chooses the same symbols")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Prove that history is sound: the catalog's intervals, the feature store's files, or the ledger's chain."""
-    from asof.audits import run_audit
-    from asof.settings import house_settings
+    """Prove that history is sound: intervals, files, the ledger's chain, or that the catalog is what upstreams say."""
+    if what == "metadata":
+        from asof.cli.metadata import audit_metadata
 
-    result = run_audit(what, house_settings().paths(), run_id)
+        audit_metadata(sample, seed, as_json=as_json)
+        return
+    import os
+
+    from asof.audits import run_audit, run_repair
+    from asof.settings import house_settings
+    from shared.clock import system_clock
+
+    home = house_settings().paths()
+    result = (
+        run_repair(what, home, now=system_clock(), by=os.environ.get("USER") or f"uid {os.getuid()}")
+        if repair
+        else run_audit(what, home, run_id)
+    )
     emit(result.as_dict(), as_json=as_json, render=lambda console: _draw_audit(console, result.as_dict()))
     if result.violations:
         raise typer.Exit(Exit.INTEGRITY)
@@ -106,5 +126,23 @@ def _draw_audit(console: Console, result: dict[str, Any]) -> None:
     for name, count in result["counts"].items():
         console.print(f"{name:24} {count:,}")
     for violation in result["violations"]:
-        console.print(violation, style="red")
-    console.print("sound" if not result["violations"] else f"{len(result['violations']):,} violations", style="bold")
+        console.print(violation, style="red", soft_wrap=True)
+    for table in result.get("repairable", ()):
+        console.print(f"a repair of {_given_up(table)}", style="yellow", soft_wrap=True)
+        console.print(f"next: {table['next']}", style="cyan", soft_wrap=True)
+    for table in result.get("repaired", ()):
+        console.print(f"the repair of {_given_up(table)}; its files are in {table['kept_aside']}", soft_wrap=True)
+        if table["next"]:
+            console.print(f"next: {table['next']}", style="cyan", soft_wrap=True)
+    count = len(result["violations"])
+    console.print("sound" if not count else f"{count:,} {'violation' if count == 1 else 'violations'}", style="bold")
+
+
+def _given_up(table: dict[str, Any]) -> str:
+    versions = ", ".join(map(str, table["gives_up"]))
+    rows = "an unknown number of rows" if table["rows_lost"] is None else f"{table['rows_lost']:,} rows"
+    runs = f" of {', '.join(table['runs'])}" if table["runs"] else ""
+    if table["goes_back_to"] == 0:
+        return f"{table['table']} is not possible: none of its versions is sound ({versions})"
+    back = "the newest stays" if table["goes_back_to"] is None else f"goes back to version {table['goes_back_to']}"
+    return f"{table['table']} gives up version {versions} with {rows}{runs}; {back}"

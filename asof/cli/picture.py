@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ def draw_verdict(console: Console, verdict: Verdict, *, at_most: int | None = No
     console.print()
     console.print(f"run {verdict.run_id}  profile {verdict.profile}  {verdict.expected:,} candidates", style="bold")
     if verdict.decision is None:
-        console.print(verdict.reason or "still open; `asof show` tells when it is decided")
+        console.print(verdict.reason, soft_wrap=True)
         return
     draw_coverage(console, verdict)
     for stage, code, gaps in verdict.causes():
@@ -30,8 +32,56 @@ def draw_verdict(console: Console, verdict: Verdict, *, at_most: int | None = No
     console.print(f"{word}  {verdict.reason}", style=f"bold {_COLOURS[verdict.decision]}", soft_wrap=True)
     if verdict.promoted_version is not None:
         console.print(f"features version {verdict.promoted_version}, catalog version {verdict.catalog_version}")
-    elif verdict.open_gaps:
-        console.print("nothing of this run is in the feature store; what was promoted before stays as it is")
+    elif verdict.decision == "blocked":
+        console.print(
+            "nothing of this run is in the feature store; what was promoted before stays as it is", soft_wrap=True
+        )
+    if verdict.parity:
+        console.print(f"{verdict.parity['badge']} symbols rated as the screener showed them", soft_wrap=True)
+    if verdict.decision == "blocked" and verdict.next and not verdict.open_gaps:
+        console.print(f"next: {verdict.next}", style="cyan", soft_wrap=True)
+    if verdict.withdrawn_by is not None:
+        console.print(
+            f"ROLLED BACK  features version {verdict.withdrawn_by} is what the store was before this promotion",
+            style="bold yellow",
+            soft_wrap=True,
+        )
+
+
+def draw_waived(console: Console, verdict: Verdict) -> None:
+    """What was signed for, by whom, why and until when; symbols that were signed for together in one block."""
+    together: dict[tuple[str, ...], list[str]] = {}
+    for gap in verdict.waived:
+        names = ", ".join(gap["approvers"]) + ("" if gap["verified"] else " (the name is not verified)")
+        key = (gap["stage"], gap["code"], names, gap["expires"], gap["reason"])
+        together.setdefault(key, []).append(gap["symbol"])
+    for (stage, code, names, expires, reason), symbols in together.items():
+        console.print()
+        signed = f"waived {stage}: {code}, {len(symbols):,} by {names} until {expires}"
+        console.print(signed, style="yellow", soft_wrap=True)
+        console.print(f"  {reason}\n  {' '.join(symbols)}", soft_wrap=True)
+
+
+def draw_timeline(console: Console, verdict: Verdict) -> None:
+    """What each attempt at the upstreams brought; a line an entry of the ledger, with the seconds since the first."""
+    if not verdict.timeline:
+        return
+    console.print()
+    for attempt in verdict.attempts:
+        kinds = {kind: attempt["kinds"][kind] for kind in ("metadata", "bars") if kind in attempt["kinds"]}
+        parts = [
+            f"{kind} {part['fetched']:,} of {part['fetched'] + part['failed']:,} in {part['duration_s']:.1f} s"
+            for kind, part in kinds.items()
+        ]
+        console.print(f"attempt {attempt['idx']}   {', '.join(parts)}", soft_wrap=True)
+    first = datetime.fromisoformat(verdict.timeline[0].time)
+    for moment in verdict.timeline:
+        at = datetime.fromisoformat(moment.time)
+        after = f"+{(at - first).total_seconds():,.1f} s"
+        console.print(
+            f"{at:%Y-%m-%d %H:%M:%S}  {after:>10}  entry {moment.entry:<4} {moment.kind:9} {moment.what}",
+            soft_wrap=True,
+        )
 
 
 def draw_waterfall(console: Console, spans: list[Span]) -> None:
@@ -93,6 +143,6 @@ def _draw_cause(console: Console, stage: str, code: str, gaps: list[dict[str, An
 
 def _for_all(gaps: list[dict[str, Any]], at_most: int | None) -> str:
     """The first gap's command, naming every symbol of the group."""
-    symbols = ",".join(gap["symbol"] for gap in gaps[:at_most])
+    symbols = shlex.quote(",".join(gap["symbol"] for gap in gaps[:at_most]))
     symbols += ",…" if at_most is not None and len(gaps) > at_most else ""
-    return re.sub(r"--symbol \S+", f"--symbol {symbols}", str(gaps[0]["next"]))
+    return re.sub(r"--symbol ('[^']*'|\S+)", f"--symbol {symbols}", str(gaps[0]["next"]))

@@ -14,7 +14,8 @@ from services.auditor import decided_coverage, hydrated_bars
 from services.features.adapters.adjustments import LakehouseAdjustments
 from services.features.adapters.bars import LakehouseBars
 from services.features.adapters.calendars import ExchangeCalendars
-from services.features.adapters.rows import SCHEMA, from_parquet, staged_rows
+from services.features.adapters.rows import SCHEMA, by_symbol, staged_rows
+from services.features.adapters.whole import whole_rows
 from services.features.adapters.workspace import RunWorkspace
 from services.features.domain.rating import RatedBatch
 from services.features.domain.runs import RunRecord, event_rules
@@ -24,6 +25,7 @@ from shared.errors import ContractError, IntegrityError
 from shared.events import Bars, FileRef
 from shared.files import sha256_bytes
 from shared.paths import Home
+from shared.tables import open_table
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def reproduce(lake: Lakehouse, run_id: str) -> Reproduction:
         said = stage_batch(stage, record, batch=_batch(ref), event_id=receipt.event_id, wanted=wanted)
         refused = said.rejected.keys() - receipt.said.rejected.keys()
         unusable |= {symbol: said.rejected[symbol].failure.message for symbol in sorted(refused)}
-        differences.add(_staged(home, ref), workspace.rows)
+        differences.add(_staged(home, record, ref), workspace.rows)
     for symbol, pinned in coverage.inputs.items():
         if symbol in used and used[symbol].sha256 != pinned.sha256:
             unusable[symbol] = f"the journal names other bars than the artifact: version {used[symbol].table_version}"
@@ -93,8 +95,10 @@ class _Kept(RunWorkspace):
     def receipt(self, run_id: str, batch: int) -> Receipt | None:
         return None  # it has to be computed, not looked up
 
-    def stage(self, record: RunRecord, batch: int, rated: RatedBatch) -> FileRef | None:
-        self.rows = staged_rows(record, rated)
+    def stage(
+        self, record: RunRecord, batch: int, rated: RatedBatch, continued: RatedBatch, continues: Mapping[str, int]
+    ) -> FileRef | None:
+        self.rows = by_symbol([staged_rows(record, rated, continued)])
         return None
 
     def quarantine(self, record: RunRecord, batch: int, rated: RatedBatch) -> dict[str, FileRef]:
@@ -140,8 +144,9 @@ def _inputs(
     return [bars.pinned(record.interval, symbol, record.pins[symbol]) for symbol in pinned]
 
 
-def _staged(home: Home, ref: FileRef) -> pa.Table:
+def _staged(home: Home, record: RunRecord, ref: FileRef) -> pa.Table:
+    """All rows that the file stands for, those of the feature version included that it goes on from."""
     data = home.resolve(ref.path).read_bytes()
     if sha256_bytes(data) != ref.sha256:
         raise IntegrityError(f"{ref.path} is not the file that was decided on", fix="asof audit features")
-    return from_parquet(data, ref.path)
+    return whole_rows(open_table(home.features_table(record.interval, record.rules.name)), data, ref.path)

@@ -42,7 +42,7 @@ async def _retry_run(run_id: str, *, detach: bool) -> tuple[CommandResult, Verdi
             raise TransientError(
                 f"run {run_id} has no new verdict",
                 cause="the auditor said nothing; the run goes on",
-                fix=f"asof doctor, then asof show {run_id}",
+                fix="asof doctor",
             )
         return result, await _verdict(session, progress)
 

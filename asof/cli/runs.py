@@ -35,7 +35,8 @@ def run(
     interval: Annotated[str, typer.Option()] = "1d",
     rules: Annotated[str, typer.Option(help="of the ratings: screener, pine_v3 or institutional")] = "screener",
     as_of: Annotated[
-        str | None, typer.Option("--as-of", help="the last instant whose bars the run may use; now when absent")
+        str | None,
+        typer.Option("--as-of", help="the last instant whose bars the run may use, UTC without a zone; else now"),
     ] = None,
     stages: Annotated[str, typer.Option(help="which work: metadata,bars,ratings")] = "metadata,bars,ratings",
     bars: Annotated[str, typer.Option(help="hydrate: fetch new bars; lakehouse: only what is stored")] = "hydrate",
@@ -50,6 +51,7 @@ def run(
 ) -> None:
     """Start a run with the candidates in FILE and follow it to its verdict (exit code 3 when it is blocked)."""
     from asof.running import candidates_from, start_run
+    from shared.clock import format_instant, parse_instant
 
     request = {
         "candidates": candidates_from(file),
@@ -57,7 +59,7 @@ def run(
         "profile": profile,
         "interval": interval,
         "rules": rules,
-        "as_of": as_of,
+        "as_of": None if as_of is None else format_instant(parse_instant(as_of, name="--as-of")),
         "stages": stages.split(","),
         "bars": bars,
         "strict": strict,
@@ -101,10 +103,10 @@ def show(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show one run: coverage, each gap with its cause and the command that fixes it, decision and versions."""
+    """Show one run: coverage, gaps with cause and the command that fixes them, decision, waivers, timeline."""
     from asof.cli.lake import open_lake
-    from asof.cli.picture import draw_verdict, draw_waterfall
-    from asof.verdict import read_verdict
+    from asof.cli.picture import draw_timeline, draw_verdict, draw_waived, draw_waterfall
+    from asof.verdict import read_verdict, with_parity, with_rollback
 
     if trace:
         from dataclasses import asdict
@@ -114,8 +116,15 @@ def show(
         spans = spans_of_run(open_lake().home.state, run_id)
         emit([asdict(span) for span in spans], as_json=as_json, render=lambda console: draw_waterfall(console, spans))
         return
-    verdict = read_verdict(open_lake().run(run_id))
-    emit(verdict.as_dict(), as_json=as_json, render=lambda console: draw_verdict(console, verdict))
+    found = open_lake().run(run_id)
+    verdict = with_parity(found, with_rollback(found, read_verdict(found)))
+
+    def draw(console: Console) -> None:
+        draw_verdict(console, verdict)
+        draw_waived(console, verdict)
+        draw_timeline(console, verdict)
+
+    emit(verdict.as_dict(), as_json=as_json, render=draw)
 
 
 def _finish(verdict: Verdict, *, as_json: bool) -> None:

@@ -171,19 +171,22 @@ def _few(names: list[str], shown: int = 20) -> str:
 
 
 def _draw_waivers(console: Console, rows: list[dict[str, Any]]) -> None:
+    """What was signed for together is shown together."""
     if not rows:
         console.print("no waiver holds")
+    together: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
         where = "every run" if row["run_id"] is None else f"run {row['run_id']}"
-        console.print(f"{row['symbol']}  {row['stage']}: {row['code']}  in {where}", style="bold", soft_wrap=True)
         name = row["approver"] if row["verified"] else f"{row['approver']} (the name is not verified)"
-        details = {
-            "waiver": f"{row['id']}, entry {row['entry']} of the ledger, {row['given_at']}",
-            "approver": name,
-            "until": f"{row['expires']}{' (expired)' if row['expired'] else ''}",
-            "reason": row["reason"],
-        }
-        _draw_details(console, details)
+        until = f"{row['expires']}{' (expired)' if row['expired'] else ''}"
+        key = (f"{row['stage']}: {row['code']}  in {where}", str(row["entry"]), name, until, row["reason"])
+        together.setdefault(key, []).append(row)
+    for (what, entry, name, until, reason), signed in together.items():
+        counted = "1 symbol" if len(signed) == 1 else f"{len(signed):,} symbols"
+        console.print(f"{what}, {counted}", style="bold", soft_wrap=True)
+        console.print(f"  {_few([row['symbol'] for row in signed], len(signed))}", soft_wrap=True)
+        given = f"entry {entry} of the ledger, {signed[0]['given_at']}"
+        _draw_details(console, {"waiver": given, "approver": name, "until": until, "reason": reason})
 
 
 @alerts.callback()

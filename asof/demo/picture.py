@@ -68,6 +68,8 @@ def _spark(value: float) -> str:
 
 def _draw_top(console: Console, lake: Lakehouse) -> None:
     top = top_ratings(lake)
+    if top.empty:  # a rollback took the run out of the store again
+        return
     symbols = [str(symbol) for symbol in top.index]
     matrix = lake.features.matrix(symbols=symbols, end=RUN_DAY)
     console.print()

@@ -20,7 +20,6 @@ PROJECT = "asof-test"
 pytestmark = [
     pytest.mark.compose,
     pytest.mark.timeout(1500),
-    pytest.mark.xdist_group("compose"),
     pytest.mark.skipif(not base_image.engine_answers(), reason="no Docker engine answers"),
 ]
 

@@ -19,7 +19,7 @@ from shared.errors import ContractError, NotFoundError
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "demo-2021-12-15"
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("demo")]
+pytestmark = pytest.mark.timeout(240)
 
 
 class Terminal:
@@ -61,6 +61,7 @@ READS = [
     ("features", "--symbols", "PSE:JFC", "--start", "2021-12-01"),
     ("features", "--at", "2021-12-15", "--symbols", "PSE:JFC"),
     ("features", "--run", RUN, "--symbols", "PSE:JFC"),
+    ("explain", "PSE:JFC", "--at", "2021-12-15"),
     ("audit", "pit"),
     ("audit", "features"),
     ("audit", "ledger"),
@@ -92,11 +93,19 @@ def test_every_command_that_help_lists_has_json(terminal: Terminal):
 REFUSED = [
     (("show", "nobody"), "there is no run", "asof runs"),
     (("show", "../../etc"), "run id", ""),
-    (("get", "PSE:NOBODY"), "PSE:NOBODY", "asof history"),
+    (("get", "PSE:NOBODY"), "PSE:NOBODY", "asof run"),
+    (("get", "jfc"), "jfc", "asof get PSE:JFC"),
+    (("get", "PSE:JFC", "--as-of", "1990-01-01"), "PSE:JFC", "asof history PSE:JFC"),
+    (("history", "PSE:JFCC"), "PSE:JFCC", "asof history PSE:JFC"),
+    (("features", "--symbols", "PSE:JFC,PSE:JFCC"), "PSE:JFCC", "was PSE:JFC meant?"),
+    (("features", "--symbols", "PSE:JFC", "--output", "jfc.xlsx"), "jfc.xlsx", ".csv"),
+    (("features", "--start", "2021-12-10", "--end", "2021-12-01"), "is after end", "exchange them"),
     (("get", "nonsense nonsense"), "nonsense", ""),
     (("features", "--symbols", "PSE:NOBODY"), "PSE:NOBODY", "asof run"),
     (("features", "--at", "yesterday"), "yesterday", "ISO 8601"),
     (("features", "--rules", "mine"), "mine", ""),
+    (("explain", "PSE:NOBODY"), "PSE:NOBODY", "asof run"),
+    (("explain", "PSE:JFC", "--at", "1990-01-01"), "no bar of it was known", "later"),
     (("audit", "everything"), "everything", "asof audit"),
     (("run", "absent.json"), "absent.json", ""),
 ]
@@ -133,10 +142,11 @@ def test_a_candidates_file_that_names_nobody_starts_nothing(terminal: Terminal, 
     assert words in err
 
 
-def test_candidates_that_nobody_can_read_are_gaps_by_their_index(terminal: Terminal, tmp_path: Path):
+def test_candidates_of_which_none_can_be_read_start_nothing(terminal: Terminal, tmp_path: Path):
     (terminal.folder / "candidates.json").write_text('[{"name": "x"}, 5]')
-    verdict = terminal.json("run", "candidates.json", code=3, ASOF_HOME=str(tmp_path / "fresh"))
-    assert [(gap["symbol"], gap["stage"]) for gap in verdict["gaps"]] == [("#0", "candidates"), ("#1", "candidates")]
+    error = terminal.json("run", "candidates.json", code=2, ASOF_HOME=str(tmp_path / "fresh"))["error"]
+    assert error["what"] == "candidates.json names no symbol"
+    assert 'item 1 of 2: {"name": "x"}' in error["cause"]
 
 
 def test_a_file_outside_the_roots_is_refused_through_dots_and_symlinks_too(terminal: Terminal, tmp_path_factory):
@@ -179,7 +189,9 @@ def test_a_byte_changed_in_the_ledger_or_in_a_table_is_exit_code_5(terminal: Ter
     shutil.copytree(terminal.environment["ASOF_HOME"], home, ignore=shutil.ignore_patterns("cache", "state"))
     ledger = home / "audit.jsonl"
     ledger.write_bytes(ledger.read_bytes().replace(b'"granted"', b'"blocked"', 1))
-    assert terminal.json("audit", "ledger", code=5, ASOF_HOME=str(home))["violations"]
+    (violation,) = terminal.json("audit", "ledger", code=5, ASOF_HOME=str(home))["violations"]
+    assert "/audit.jsonl has it as it was entered: decided" in violation
+    assert "RED   ledger" in terminal("doctor", ASOF_HOME=str(home))[1]
     segment = max(
         home.glob("lakehouse/features/1d/screener/segments/**/*.parquet"), key=lambda path: path.stat().st_size
     )
@@ -187,6 +199,27 @@ def test_a_byte_changed_in_the_ledger_or_in_a_table_is_exit_code_5(terminal: Ter
     data[len(data) // 2] ^= 1
     segment.write_bytes(data)
     assert terminal.json("audit", "features", code=5, ASOF_HOME=str(home))["violations"]
+
+
+def test_a_run_tells_what_happened_to_it_and_who_signed_for_what(terminal: Terminal):
+    kinds = [moment["kind"] for moment in terminal.json("show", RUN)["timeline"]]
+    assert kinds == ["opened", *["covered", "decided", "waived"] * 2, "covered", "decided", "promoted"]
+    shown = terminal("show", RUN)[1]
+    assert "attempt 1   metadata 272 of 272 in" in shown
+    assert "waived bars: no_bars, 15 by demo (the name is not verified) until" in shown
+    assert "bars: no_bars  in run demo-2021-12-15, 15 symbols" in terminal("waivers")[1]
+
+
+def test_a_run_that_was_rolled_back_says_so_and_its_decision_stays(terminal: Terminal, tmp_path: Path):
+    home = tmp_path / "copy"
+    shutil.copytree(terminal.environment["ASOF_HOME"], home, ignore=shutil.ignore_patterns("cache", "state"))
+    assert terminal.json("show", RUN, ASOF_HOME=str(home))["withdrawn_by"] is None
+    version = terminal.json("rollback", ASOF_HOME=str(home))["references"]["version"]
+    shown = terminal.json("show", RUN, ASOF_HOME=str(home))
+    assert (shown["decision"], shown["promoted_version"], shown["withdrawn_by"]) == ("granted", 1, version)
+    assert "ROLLED BACK" in terminal("show", RUN, ASOF_HOME=str(home))[1]
+    terminal.json("rollback", "--to", "1", ASOF_HOME=str(home))
+    assert terminal.json("show", RUN, ASOF_HOME=str(home))["withdrawn_by"] is None
 
 
 def test_the_client_reads_what_the_command_line_shows(terminal: Terminal):
@@ -199,6 +232,21 @@ def test_the_client_reads_what_the_command_line_shows(terminal: Terminal):
     assert (slice_["available_at"] <= pd.Timestamp("2021-12-15", tz="UTC")).all()
     matrix = lake.features.matrix(["PSE:JFC"], start="2021-12-01", end="2021-12-14")
     assert matrix[("PSE:JFC", "recommend_all")].iloc[-1] == slice_.loc["PSE:JFC", "recommend_all"]
+
+
+def test_an_explanation_comes_to_the_ratings_that_are_promoted(terminal: Terminal):
+    for at in ("2021-12-15", "2020-03-20"):
+        (row,) = terminal.json("features", "--at", at, "--symbols", "PSE:JFC")
+        explained = terminal.json("explain", "PSE:JFC", "--at", at)
+        for name in ("recommend_ma", "recommend_other", "recommend_all", "available_at"):
+            assert explained[name] == row[name]
+        assert (explained["at"], explained["promoted"]["same"]) == (row["ts"], True)
+        for group, rating in (("ma", "recommend_ma"), ("other", "recommend_other")):
+            votes = [vote["vote"] for vote in explained["votes"] if vote["group"] == group and vote["vote"] is not None]
+            assert sum(votes) / len(votes) == pytest.approx(row[rating], abs=1e-15)
+        shown = terminal("explain", "PSE:JFC", "--at", at)[1]
+        assert all(f"\n{vote['name']} " in shown for vote in explained["votes"])
+        assert f"(MA + Other) / 2 = {row['recommend_all']:.4f}" in shown
 
 
 def test_the_client_refuses_a_time_without_a_zone_and_a_symbol_nobody_knows(terminal: Terminal):

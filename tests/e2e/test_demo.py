@@ -26,7 +26,7 @@ TOXIC = {
     "PA": "2019-12-04",
 }
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("demo")]
+pytestmark = pytest.mark.timeout(240)
 
 
 def test_the_first_verdict_is_blocked_with_exactly_these_gaps(played: tuple[Path, dict[str, Any]]):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import duckdb
 import pandas as pd
 import pytest
 
+from asof import Lakehouse
 from shared.streams import SERVICES
+from shared.tables import open_table
 from tests.e2e.conftest import AS_OF, House
 
 pytestmark = pytest.mark.timeout(180)
@@ -211,3 +214,74 @@ def test_a_split_symbol_passes_once_its_split_is_recorded_and_the_run_is_retried
     running.wait(lambda: running.home.features_export.exists(), "the export")
     matrix = pd.read_parquet(running.home.features_export)
     assert "PSE:PA" in matrix.columns.get_level_values("symbol")
+
+
+def test_a_days_run_goes_on_from_yesterdays_and_shows_how_it_compares_with_the_screener(running: House):
+    """The screener is read after the close in Manila: what it shows is the rating of that day's bar."""
+    running.publish(candidates=SYMBOLS[:2], as_of="2021-12-14T08:00:00Z", run_id="yesterday")
+    assert running.verdict("yesterday")["decision"] == "granted"
+    running.wait(lambda: running.asof("show", "yesterday")["promoted_version"], "the promotion")
+    running.publish(candidates=SYMBOLS[:2], as_of=AS_OF, run_id="plain")
+    assert running.verdict("plain")["decision"] == "granted"
+    running.wait(lambda: running.asof("show", "plain")["promoted_version"], "the promotion")
+    assert running.asof("show", "plain")["parity"] == {}
+    local = Lakehouse(running.home.root).features.at(AS_OF)
+    assert (local["ts"] == pd.Timestamp("2021-12-15T00:00:00Z")).all()
+    shown = [local.loc[SYMBOLS[0], "recommend_all"], -local.loc[SYMBOLS[1], "recommend_all"] - 0.125]
+    candidates = [
+        {"symbol": symbol, "metadata": {"Recommend.All": value}, "observed_at": AS_OF}
+        for symbol, value in zip(SYMBOLS, shown, strict=False)
+    ]
+    running.publish(candidates=candidates, as_of=AS_OF, run_id="compared")
+    assert running.verdict("compared")["decision"] == "granted"
+    version = running.wait(lambda: running.asof("show", "compared")["promoted_version"], "the promotion")
+    said = running.asof("show", "compared")["parity"]
+    assert said["badge"] == "parity 1e-6: 1 of 2"
+    assert said["differences"][SYMBOLS[0]] == {"recommend_all": 0.0}
+    expected = local.loc[SYMBOLS[1], "recommend_all"] - shown[1]
+    assert said["differences"][SYMBOLS[1]] == {"recommend_all": expected}
+    table = open_table(running.home.features_table("1d", "screener"))
+    assert table.load(version).meta["parity"] == said
+    assert [table.load(number).meta["ratings"]["continued"] for number in (1, 2, 3)] == [0, 2, 2]
+    for run_id in ("plain", "compared"):
+        assert running.asof("reproduce", run_id)["reproduced"]
+
+
+def test_an_existing_house_is_taken_over_part_by_part_and_what_is_broken_in_it_is_named(running: House):
+    """The house that a run of this one left, with one more symbol of everything that is broken."""
+    running.publish(candidates=SYMBOLS[:2], as_of=AS_OF, run_id="first")
+    assert running.verdict("first")["decision"] == "granted"
+    running.wait(lambda: running.asof("show", "first")["promoted_version"], "the promotion")
+    lake = Lakehouse(running.home.root)
+    old = running.home.root / "old"
+    (old / "bars").mkdir(parents=True)
+    for symbol in SYMBOLS[:2]:
+        lake.bars(symbol).to_parquet(old / "bars" / f"{symbol.replace(':', '_')}.parquet")
+    broken = lake.bars(SYMBOLS[0]).copy()
+    broken.iloc[3, 3] = -1.0
+    broken.to_parquet(old / "bars" / "PSE_BROKEN.parquet")
+    lake.bars(SYMBOLS[0]).to_parquet(old / "bars" / "PSE_NEW.parquet")
+    running.wait(running.home.features_export.exists, "the export")
+    matrix = pd.read_parquet(running.home.features_export)
+    matrix[("PSE:BROKEN", "recommend_all")] = 1.5
+    matrix.to_parquet(old / "features_matrix.parquet")
+    shutil.copy(running.home.symbols_export, old)
+
+    dry = running.asof("import", str(old))
+    assert [part["kind"] for part in dry["parts"]] == ["import", "import-bars", "import-features"]
+    assert [file["refused"].keys() & {"PSE:BROKEN"} for file in dry["references"]["files"][1:]] == [{"PSE:BROKEN"}] * 2
+    assert not running.home.bars_table("1d", "PSE:NEW").exists()
+    done = running.asof("import", str(old), "--apply")
+    assert done["outcome"] == "done"
+    pd.testing.assert_frame_equal(lake.bars("PSE:NEW"), lake.bars(SYMBOLS[0]))
+    imported = lake.features.matrix(rules="imported")
+    pd.testing.assert_frame_equal(imported, lake.features.matrix(), check_exact=True)
+    assert open_table(running.home.features_table("1d", "screener")).tags() == {"prod": 1}
+    assert running.asof("import", str(running.home.runs), code=2)["error"]["what"].endswith("nothing to take over")
+    (old / "features_matrix.parquet").write_bytes(b"torn")
+    refused = running.asof("import", str(old), code=3)
+    assert [part["outcome"] for part in refused["parts"]] == ["done", "done", "refused"]
+
+    # What was imported is rated like everything else: by a run, through the gate.
+    running.publish(candidates=["PSE:NEW"], as_of=AS_OF, run_id="rated", bars="lakehouse", stages=["ratings"])
+    assert running.verdict("rated")["decision"] == "granted"
