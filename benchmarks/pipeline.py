@@ -8,8 +8,10 @@ run's opening to the stage's first and last event, by the events' own times.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,6 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from asof.embedded import embedded_redis
+from shared.paths import Home
 
 RUN_ID = "demo-2021-12-15"
 STAGES = (
@@ -38,6 +43,7 @@ def main() -> None:
         second, _ = demo(home)
         print(f"{'first run':32}{first:8.2f} s")
         print(f"{'second run, nothing to do':32}{second:8.2f} s")
+        print(f"{'embedded server, until ready':32}{asyncio.run(server_start()):8.2f} s, median of 9")
         print()
         print(f"{'stage of the 2021-12-15 run':32}{'first':>8}{'last':>9}   seconds after its opening")
         for name, begun, ended in stages(home):
@@ -64,6 +70,16 @@ def demo(home: Path) -> tuple[float, dict[str, int]]:
     if process.returncode:
         raise SystemExit(f"asof demo ended with exit code {process.returncode}")
     return time.perf_counter() - began, peaks
+
+
+async def server_start() -> float:
+    took = []
+    for _ in range(9):
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.perf_counter()
+            async with embedded_redis(Home.at(folder)):
+                took.append(time.perf_counter() - began)
+    return statistics.median(took)
 
 
 def memory(parent: psutil.Process) -> Iterator[tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""Ten thousand symbols: what their coverage costs the auditor."""
+"""Ten thousand symbols: what their coverage costs the auditor. `benchmarks/auditor.py` shows what it costs in CPU."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 # Measured in a process of its own, because a test session's peak memory says nothing about the auditor's. The events
-# are made one by one, as they would arrive, and their making is not counted.
+# are made one by one, as they would arrive.
 MEASURED = """
-import asyncio, resource, sys, time
+import asyncio, resource, sys
 from pathlib import Path
 from services.auditor.handlers import runs
 from shared import events as e
@@ -21,15 +21,12 @@ house = House(Path(sys.argv[1]))
 symbols = [f"PSE:S{number:05}" for number in range(10_000)]
 batches = [symbols[start : start + 50] for start in range(0, len(symbols), 50)]
 toxic = e.Rejected(stage="validation", failure=failure("toxic", "the close moved by 900 %"))
-spent, answers = 0.0, []
-loop = asyncio.Runner()
+answers = []
+loop = asyncio.new_event_loop()
 
 def give(events, opening=False):
-    global spent
-    begun = time.process_time()
-    made = loop.run(runs.open_(events[0], desk=house.desk) if opening else runs.note(events, desk=house.desk))
-    spent += time.process_time() - begun
-    answers.extend(made)
+    made = runs.open_(events[0], desk=house.desk) if opening else runs.note(events, desk=house.desk)
+    answers.extend(loop.run_until_complete(made))
 
 idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 candidates = [{"symbol": symbol, "metadata": {"close": 1.5}} for symbol in symbols]
@@ -44,15 +41,13 @@ for number, batch in enumerate(batches):
     give([house.hydrated(*batch, batch=number)])
     give([house.rated(*batch[1:], batch=number, rejected={batch[0]: toxic})])
 assert decisions(answers)[0].reason == "9,800 of 10,000 covered: 200 candidates have a gap"
-print(spent, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - idle) / 1024)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - idle) / 1024)
 """
 
 
-def test_ten_thousand_symbols_cost_at_most_two_seconds_and_two_hundred_megabytes(tmp_path: Path) -> None:
+def test_ten_thousand_symbols_cost_at_most_two_hundred_megabytes(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, str(tmp_path / "data")], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    seconds, megabytes = map(float, done.stdout.split())
-    assert seconds <= 2
-    assert megabytes <= 200
+    assert float(done.stdout) <= 200

@@ -68,10 +68,8 @@ def gone(home: Path, timeout_s: float = 5) -> bool:
     return not servers(home)
 
 
-async def test_it_is_ready_soon_private_durable_and_refuses_to_evict(tmp_path: Path) -> None:
-    started = time.perf_counter()
+async def test_it_is_private_durable_and_refuses_to_evict(tmp_path: Path) -> None:
     async with embedded_redis(Home.at(tmp_path)) as url:
-        took = time.perf_counter() - started
         with Redis.from_url(url) as redis:
             assert redis.ping()
             config = redis.config_get("append*", "maxmemory-policy", "port")
@@ -79,7 +77,6 @@ async def test_it_is_ready_soon_private_durable_and_refuses_to_evict(tmp_path: P
             assert config["maxmemory-policy"] == "noeviction"
             assert config["port"] == "0"
         assert stat.S_IMODE((tmp_path / "state" / "redis").stat().st_mode) == 0o700
-    assert took < 0.5, "100 ms alone on a machine; other tests may share this one"
     assert gone(tmp_path)
 
 

@@ -71,26 +71,36 @@ def _spell_plain(value: Any) -> bytes:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, str):
+    # The exact types come first: a run's coverage has a hundred thousand values, and nearly all of them are these.
+    if type(value) is str:
         return encode_basestring(value)
+    if type(value) is dict:
+        return _object(value)
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
-        return str(value) if abs(value) <= _SAFE else _large(value)
+        return str(value) if -_SAFE <= value <= _SAFE else _large(value)
     if isinstance(value, float):
         return _number(value)
-    if isinstance(value, Mapping):
-        members = sorted(value.items(), key=_code_units)
-        return "{" + ",".join(f"{encode_basestring(key)}:{_text(item)}" for key, item in members) + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(_text, value)) + "]"
+    if isinstance(value, str):
+        return encode_basestring(value)
+    if isinstance(value, Mapping):
+        return _object(value)
     raise ContractError(f"a {type(value).__name__} is no JSON value")
 
 
-def _code_units(member: tuple[str, Any]) -> bytes:
-    return member[0].encode("utf-16-be")
+def _object(value: Mapping[str, Any]) -> str:
+    # ASCII text is in the same order by code points as by UTF-16 code units.
+    names = sorted(value) if "".join(value).isascii() else sorted(value, key=_code_units)
+    return "{" + ",".join([f"{encode_basestring(name)}:{_text(value[name])}" for name in names]) + "}"
+
+
+def _code_units(name: str) -> bytes:
+    return name.encode("utf-16-be")
 
 
 def _large(value: int) -> str:
