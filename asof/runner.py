@@ -24,6 +24,12 @@ _GRACE_S = 3.0
 Overrides = Mapping[str, Mapping[str, Any]]
 
 
+def import_services() -> None:
+    """Import all services, which takes a second or two: for whoever has to wait for something else anyway."""
+    for name in SERVICES:
+        import_module(f"services.{name}.app")
+
+
 def create_service(name: str, settings: HouseSettings, overrides: Overrides = MappingProxyType({})) -> Service:
     """Build one service through its own `create_app`, with this house's home; `overrides` are settings by service."""
     if name not in SERVICES:

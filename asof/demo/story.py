@@ -5,19 +5,19 @@ Run ids are fixed, so a second demo finds the verdicts of the first and asks onl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from asof.demo.replay import Replay, replay_upstream
 from asof.lakehouse import Lakehouse
-from asof.runner import house_at_work
+from asof.runner import house_at_work, import_services
 from asof.running import run_to_verdict
 from asof.session import Session
 from asof.settings import HouseSettings
-from asof.upstream import pse_source
-from asof.upstream.source import View
+from asof.upstream import Instrument, pse_companies
 from asof.verdict import Verdict, read_verdict
 from shared.errors import ContractError
 from shared.events import FeaturesPromoted
@@ -53,17 +53,19 @@ async def play(settings: HouseSettings, *, say: Say, show: Show, quiet: bool) ->
         say("the demo has run here before; nothing is fetched or computed again")
         show(final)
         return Story(home.root, None, final, final.expected, repeated=True)
-    source = pse_source(home.cache)
+    companies = pse_companies()
+    imported = asyncio.create_task(asyncio.to_thread(import_services))
     async with replay_upstream(home, OBSERVED[0]) as replay:
+        await imported
         embedded = settings.model_copy(update={"redis_url": None})
         async with house_at_work(embedded, overrides={"fetcher": _pointed_at(replay)}) as session:
             for day in OBSERVED:
-                symbols = _listed(source, day)
+                symbols = _listed(companies, day)
                 say(f"{day:%Y-%m-%d}: observing the metadata of {len(symbols)} listed companies")
                 await replay.set_clock(day)
                 await run_to_verdict(session, _observation(day, symbols), quiet=quiet)
             await replay.set_clock(RUN_DAY)
-            symbols = _listed(source, RUN_DAY)
+            symbols = _listed(companies, RUN_DAY)
             say(f"{RUN_DAY:%Y-%m-%d}: one run-candidates event with all {len(symbols)} listed companies")
             blocked = await run_to_verdict(session, _run(symbols), quiet=quiet)
             show(blocked)
@@ -100,9 +102,8 @@ def _pointed_at(replay: Replay) -> dict[str, str]:
     return {"scanner_url": replay.endpoints["scanner_url"], "ws_url": replay.endpoints["scanner_ws_url"]}
 
 
-def _listed(source: object, day: datetime) -> list[str]:
-    view = View(source, day.timestamp())  # type: ignore[arg-type]
-    return sorted(instrument.symbol for instrument in view.instruments())
+def _listed(companies: Sequence[Instrument], day: datetime) -> list[str]:
+    return sorted(company.symbol for company in companies if company.is_listed(day.timestamp()))
 
 
 def _observation(day: datetime, symbols: list[str]) -> dict[str, object]:

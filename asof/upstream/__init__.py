@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from asof.upstream.faults.plan import Faults as Faults
     from asof.upstream.folder import folder_source as folder_source
     from asof.upstream.made import made_source as made_source
+    from asof.upstream.pse import pse_companies as pse_companies
     from asof.upstream.pse import pse_source as pse_source
     from asof.upstream.server import UpstreamOptions as UpstreamOptions
     from asof.upstream.server import run as run
@@ -30,6 +31,7 @@ _HOMES = {
     "Faults": "faults.plan",
     "folder_source": "folder",
     "made_source": "made",
+    "pse_companies": "pse",
     "pse_source": "pse",
     "UpstreamOptions": "server",
     "run": "server",

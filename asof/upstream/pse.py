@@ -33,8 +33,14 @@ def pse_source(cache_dir: Path | None = None) -> Source:
     Raises NotFoundError when the wheel is not installed.
     """
     folder = locate()
-    companies = list(_companies((folder / "stock_table.csv").read_text(encoding="utf-8")))
-    return Source.of(companies, {(symbol, "1d"): series for symbol, series in _bars(folder, cache_dir).items()})
+    return Source.of(
+        pse_companies(folder), {(symbol, "1d"): series for symbol, series in _bars(folder, cache_dir).items()}
+    )
+
+
+def pse_companies(folder: Path | None = None) -> list[Instrument]:
+    """Every company of the wheel, with the day it was listed, without its bars."""
+    return list(_companies(((folder or locate()) / "stock_table.csv").read_text(encoding="utf-8")))
 
 
 def locate() -> Path:
