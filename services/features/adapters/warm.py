@@ -9,7 +9,7 @@ from importlib import import_module
 import numpy as np
 
 from services.features.domain.ratings.bars import checked_bars
-from services.features.domain.ratings.lanes import NUMBA_PROBLEM
+from services.features.domain.ratings.lanes import NUMBA_PROBLEM, WIDTH
 from services.features.domain.ratings.panel import compute_panel, panel_trace
 from services.features.domain.ratings.rules import SCREENER
 
@@ -30,7 +30,7 @@ def warm(*, votes: bool = False) -> Warmth:
     needs it never, a person's first question would wait for it.
     """
     start = time.perf_counter()
-    bars = np.ones((2, 1))
+    bars = np.ones((2, WIDTH + 1))  # a block, and a symbol by itself
     compute_panel(bars, bars, bars, bars, bars, threads=1)
     if votes:
         panel_trace(checked_bars(bars, bars, bars, bars, bars), SCREENER)

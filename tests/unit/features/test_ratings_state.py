@@ -53,6 +53,17 @@ def test_long_histories_go_on_to_the_bit(rules):
     same(rows, compute_panel(*arrays, rules), 230)
 
 
+@pytest.mark.parametrize("rules", RULES)
+@pytest.mark.parametrize("column", [walk(300, 1), walk(300, 2, missing=0.2), flat(300), walk(30, 4)])
+def test_a_symbol_alone_is_rated_as_among_others_to_the_bit(column, rules):
+    """Alone it has a kernel of plain numbers, among eight one of lanes."""
+    alone, among = ratings_bars.panel([column]), ratings_bars.panel([column] * 8)
+    for found, whole in zip(compute_panel(*alone, rules), compute_panel(*among, rules), strict=True):
+        np.testing.assert_array_equal(found, whole[:, :1])
+    states = [RatingState.from_history(*arrays, rules=rules).columns() for arrays in (alone, among)]
+    np.testing.assert_array_equal(states[0], states[1][:1])
+
+
 def test_a_symbol_of_its_own_takes_and_gives_floats():
     frame = ratings_bars.frame(walk(260))
     state = RatingState.from_history(frame[:250])

@@ -34,7 +34,7 @@ def simple(here: Here, bar: Bar, total: Value, length: int, at: int) -> Value:
     mean = total * (1.0 / length)
     defined = bar.settled | (bar.count >= float(length))
     note(here, at, where(defined, mean, NA))
-    return votes.average(defined, bar.close, mean, bar.tie)
+    return votes.average(defined, mean, bar.floor, bar.ceiling)
 
 
 @inlined
@@ -59,7 +59,7 @@ def hull9(here: Here, bar: Bar) -> Value:
     keep(here, layout.HULL_RAW2, raw1)
     keep(here, layout.HULL_RAW1, raw)
     note(here, _HULL9, mean)
-    return votes.average(bar.settled | (bar.count >= 11.0), bar.close, mean, bar.tie)
+    return votes.average(bar.settled | (bar.count >= 11.0), mean, bar.floor, bar.ceiling)
 
 
 @inlined
@@ -70,7 +70,7 @@ def volume_weighted20(here: Here, bar: Bar) -> Value:
     mean = money / weight
     defined = (bar.settled | (bar.count >= 20.0)) & (abs(weight) > 0.0)
     note(here, _VWMA20, where(defined, mean, NA))
-    return votes.average(defined, bar.close, mean, bar.tie)
+    return votes.average(defined, mean, bar.floor, bar.ceiling)
 
 
 @inlined
@@ -81,7 +81,7 @@ def ichimoku(here: Here, bar: Bar, rules: Switches, high8: Value, low8: Value) -
         return votes.ichimoku_never(defined)
     conversion, base = ichimoku_lines(here, bar, high8, low8)
     if rules.ichimoku == 2:
-        return votes.ichimoku_base_line(defined, bar.close, base, bar.tie)
+        return votes.ichimoku_base_line(defined, base, bar.floor, bar.ceiling)
     lead1 = if_seen(ago(here, layout.LEAD1, 26), bar.count, 27.0, bar.settled)
     lead2 = if_seen(ago(here, layout.LEAD2, 26), bar.count, 27.0, bar.settled)
     note(here, _LEAD1_26, lead1)

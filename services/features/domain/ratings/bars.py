@@ -14,6 +14,9 @@ from shared.errors import ContractError
 
 Array = NDArray[np.float64]
 
+_STRETCH = 2**14
+"""Numbers that are looked at at once, so that what is made of them stays in the cache."""
+
 COLUMNS = ("open", "high", "low", "close", "volume")
 
 
@@ -52,18 +55,31 @@ def checked_bars(open_: ArrayLike, high: ArrayLike, low: ArrayLike, close: Array
                 cause=f"close has {arrays[3].shape}, and all five are time-major arrays [T, S]",
                 fix="pass one row a bar and one column a symbol",
             )
-    with np.errstate(invalid="ignore", over="ignore"):
-        sums = arrays[0] + arrays[1]
-        sums += arrays[2]
-        sums += arrays[3]
-    if np.isfinite(sums).all() and not np.isinf(arrays[4]).any():
-        return Bars(arrays[0], arrays[1], arrays[2], arrays[3], arrays[4], np.zeros(sums.shape, dtype=np.bool_), None)
+    shape = arrays[3].shape
+    if _all_finite(arrays):
+        return Bars(arrays[0], arrays[1], arrays[2], arrays[3], arrays[4], np.zeros(shape, dtype=np.bool_), None)
     for name, array in zip(COLUMNS, arrays, strict=True):
         _refuse_infinity(name, array)
-    missing = np.isnan(sums)
+    missing = np.isnan(arrays[0])
+    for array in arrays[1:4]:
+        missing |= np.isnan(array)
     started = missing[1:] & ~missing[:-1]
     gaps = np.asarray(started.any(axis=0)) if started.any() else None
     return Bars(arrays[0], arrays[1], arrays[2], arrays[3], arrays[4], missing, gaps)
+
+
+def _all_finite(arrays: list[Array]) -> bool:
+    """Whether every number of five arrays is one; it may say no where only a sum of them is none."""
+    height, width = arrays[0].shape
+    rows = max(1, _STRETCH // max(width, 1))
+    with np.errstate(invalid="ignore", over="ignore"):
+        for start in range(0, height, rows):
+            part = arrays[0][start : start + rows] + arrays[1][start : start + rows]
+            for array in arrays[2:]:
+                part += array[start : start + rows]
+            if not np.isfinite(part.sum()):
+                return False
+    return True
 
 
 def _refuse_infinity(name: str, array: Array) -> None:

@@ -17,7 +17,8 @@ _BALLOTS: Final = len(VOTES)
 
 
 class Bar(NamedTuple):
-    """`count` is the number of bars, this one included; `tie` the distance up to which prices count as equal."""
+    """`count` is the number of bars, this one included; `tie` the distance up to which prices count as equal, `floor`
+    and `ceiling` are close − tie and close + tie. `settled`: every symbol of the block is past all its warm-ups."""
 
     count: Value
     high: Value
@@ -25,6 +26,8 @@ class Bar(NamedTuple):
     close: Value
     volume: Value
     tie: Value
+    floor: Value
+    ceiling: Value
     settled: bool
 
 
@@ -60,6 +63,17 @@ def ago(here: Here, ring: Ring, bars: int) -> Value:
 def push(here: Here, ring: Ring, x: Value) -> None:
     """This bar's value of a series."""
     lanes.store(here.state, here.block, ring.first + (here.phase & (ring.size - 1)), x)
+
+
+@inlined
+def take(here: Here, panel: NDArray[np.float64]) -> Value:
+    """What a panel `[T, S]` holds of this bar."""
+    return lanes.take(here.state, panel, here.row, here.first, here.block)
+
+
+@inlined
+def put(here: Here, panel: NDArray[np.float64], x: Value) -> None:
+    lanes.put(here.state, panel, here.row, here.first, here.block, x)
 
 
 @inlined

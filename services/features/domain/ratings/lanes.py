@@ -25,6 +25,9 @@ Value = Any
 """A number, or a condition, of each symbol of a block: a register where compiled, an array in numpy."""
 
 WIDTH: Final = 8
+STEP: Final = 8
+"""Bars that a block takes before the next block does, so that it meets most of its state in the first-level cache.
+Rows of a panel lie too far apart for the processor to guess the next: they are asked for one such step ahead."""
 WITHOUT_NUMBA: Final = "ASOF_FEATURES_WITHOUT_NUMBA"
 
 
@@ -43,8 +46,6 @@ def _numba_problem() -> str | None:
 NUMBA_PROBLEM: Final = _numba_problem()
 COMPILED: Final = NUMBA_PROBLEM is None
 
-_AHEAD: Final = 8
-"""Rows of a panel lie too far apart for the processor to guess the next: they are asked for that many bars ahead."""
 
 if COMPILED:
     import numba
@@ -60,8 +61,8 @@ if COMPILED:
         return cast(Function, njit(error_model="numpy", _nrt=False, **options)(function))
 
     def inlined(function: Function) -> Function:
-        """Compile a part of the kernel into whatever calls it."""
-        return _compiled(function, forceinline=True)
+        """Compile a part of the kernel into whatever calls it. Python never does, so it needs no door for it."""
+        return _compiled(function, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
     def entry(function: Function) -> Function:
         """Compile what Python calls: without the interpreter lock, and kept on disk where that is possible."""
@@ -76,27 +77,27 @@ if COMPILED:
 
     @inlined
     def blocks(state: Array) -> Iterable[Any]:
-        """The blocks of a state `[blocks, rows, WIDTH]`."""
+        """The blocks of a state `[blocks, rows, WIDTH]`, or the symbols of one `[symbols, rows]`."""
         return range(state.shape[0])
 
     @inlined
     def load(state: Array, block: Any, row: int) -> Value:
-        return vectors.load(state, block * (state.shape[1] * WIDTH), row * WIDTH)
+        return vectors.load(state, block, row)
 
     @inlined
     def store(state: Array, block: Any, row: int, x: Value) -> None:
-        vectors.store(state, block * (state.shape[1] * WIDTH), row * WIDTH, x)
+        vectors.store(state, block, row, x)
 
     @inlined
-    def take(panel: Array, row: int, first: int, block: Any) -> Value:
-        """The block's values in a row of a panel `[T, S]`, its first block being at column `first`."""
-        vectors.prefetch(panel, (row + _AHEAD) * panel.shape[1], first + block * WIDTH)
-        return vectors.load(panel, row * panel.shape[1], first + block * WIDTH)
+    def take(state: Array, panel: Array, row: int, first: int, block: Any) -> Value:
+        """The block's values in a row of a panel `[T, S]`, the state's first symbol being in column `first`."""
+        vectors.prefetch(state, panel, row + STEP, first, block)
+        return vectors.take(state, panel, row, first, block)
 
     @inlined
-    def put(panel: Array, row: int, first: int, block: Any, x: Value) -> None:
-        vectors.prefetch(panel, (row + _AHEAD) * panel.shape[1], first + block * WIDTH)
-        vectors.store(panel, row * panel.shape[1], first + block * WIDTH, x)
+    def put(state: Array, panel: Array, row: int, first: int, block: Any, x: Value) -> None:
+        vectors.prefetch(state, panel, row + STEP, first, block)
+        vectors.put(state, panel, row, first, block, x)
 
     @inlined
     def note(trace: Array | None, row: int, first: int, block: Any, place: int, x: Value) -> None:
@@ -123,10 +124,10 @@ else:
     def store(state: Array, block: Any, row: int, x: Value) -> None:
         state[block, row] = x
 
-    def take(panel: Array, row: int, first: int, block: Any) -> Value:
+    def take(state: Array, panel: Array, row: int, first: int, block: Any) -> Value:
         return panel[row].reshape(-1, WIDTH).copy()
 
-    def put(panel: Array, row: int, first: int, block: Any, x: Value) -> None:
+    def put(state: Array, panel: Array, row: int, first: int, block: Any, x: Value) -> None:
         panel[row].reshape(-1, WIDTH)[:] = x
 
     def note(trace: Array | None, row: int, first: int, block: Any, place: int, x: Value) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from services.features.domain.ratings.lanes import WIDTH
 from services.features.domain.ratings.rules import VOTES
 
-VERSION: Final = 3
+VERSION: Final = 4
 """Raise it whenever a row moves or changes its meaning: a saved state of another version is refused."""
 
 
@@ -32,10 +32,10 @@ SIGNAL, GAIN, LOSS, TRUE_RANGE, PLUS_MOVE, MINUS_MOVE, DX_SUM = range(11, 18)
 _FIRST_NA = 18
 # Values that start as NA.
 HULL_RAW1, HULL_RAW2, CCI, ADX, PLUS_DI, MINUS_DI, AO1, AO2, MOM, WILLIAMS_R, BULL, BEAR = range(18, 30)
-# Of the Stochastics: K and D of the bar before, and the last two inputs of each that existed.
-STOCH_K, STOCH_D, STOCH_RAW1, STOCH_RAW2, STOCH_K1, STOCH_K2 = range(30, 36)
-STOCH_RSI_K, STOCH_RSI_D, STOCH_RSI_RAW1, STOCH_RSI_RAW2, STOCH_RSI_K1, STOCH_RSI_K2 = range(36, 42)
-_VALUES = 42
+# Of the Stochastics: D of the bar before, and the last two inputs of K and of D that existed.
+STOCH_D, STOCH_RAW1, STOCH_RAW2, STOCH_K1, STOCH_K2 = range(30, 35)
+STOCH_RSI_D, STOCH_RSI_RAW1, STOCH_RSI_RAW2, STOCH_RSI_K1, STOCH_RSI_K2 = range(35, 40)
+_VALUES = 40
 
 INPUTS: Final = (
     *(f"{kind}{length}" for length in (10, 20, 30, 50, 100, 200) for kind in ("sma", "ema")),

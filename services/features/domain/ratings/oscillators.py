@@ -40,7 +40,7 @@ def relative_strength(here: Here, bar: Bar, close1: Value) -> Any:
     up = smooth(before(here, layout.GAIN), larger(move, 0.0), changes, 14.0, WILDER, bar.settled)
     down = smooth(before(here, layout.LOSS), larger(-move, 0.0), changes, 14.0, WILDER, bar.settled)
     rsi = if_seen(where(down == 0.0, 100.0, 100.0 * up / (up + down)), changes, 14.0, bar.settled)
-    vote = votes.rsi(rsi, ago(here, layout.RSI, 1))
+    vote = votes.rsi(rsi, ago(here, layout.RSI, 1), bar.settled)
     keep(here, layout.GAIN, up)
     keep(here, layout.LOSS, down)
     note(here, _RSI, rsi)
@@ -49,17 +49,16 @@ def relative_strength(here: Here, bar: Bar, close1: Value) -> Any:
 
 @inlined
 def smoothed_twice(here: Here, raw: Value, first: int) -> Any:
-    """K and D of a raw Stochastic, and those of the bar before; `first` is the row of the six that it keeps."""
-    k1, d1 = before(here, first), before(here, first + 1)
-    k, raw1, raw2 = mean_of_last_three(raw, before(here, first + 2), before(here, first + 3))
-    d, seen1, seen2 = mean_of_last_three(k, before(here, first + 4), before(here, first + 5))
-    keep(here, first, k)
-    keep(here, first + 1, d)
-    keep(here, first + 2, raw1)
-    keep(here, first + 3, raw2)
-    keep(here, first + 4, seen1)
-    keep(here, first + 5, seen2)
-    return k, d, k1, d1
+    """K and D of a raw Stochastic, and D of the bar before; `first` is the row of the five that it keeps."""
+    d1 = before(here, first)
+    k, raw1, raw2 = mean_of_last_three(raw, before(here, first + 1), before(here, first + 2))
+    d, k1, k2 = mean_of_last_three(k, before(here, first + 3), before(here, first + 4))
+    keep(here, first, d)
+    keep(here, first + 1, raw1)
+    keep(here, first + 2, raw2)
+    keep(here, first + 3, k1)
+    keep(here, first + 4, k2)
+    return k, d, d1
 
 
 @inlined
@@ -70,14 +69,14 @@ def stochastic(here: Here, bar: Bar, rules: Switches, high8: Value, low8: Value)
     bottom = smaller(low8, ago(here, layout.LOW8, overlap))
     full = bar.settled | (bar.count >= float(rules.stochastic_length))
     raw = where(full & (top > bottom), 100.0 * (bar.close - bottom) / (top - bottom), NA)
-    k, d, k1, d1 = smoothed_twice(here, raw, layout.STOCH_K)
+    k, d, d1 = smoothed_twice(here, raw, layout.STOCH_D)
     note(here, _STOCH_K, k)
     note(here, _STOCH_D, d)
-    return votes.stochastic(k, d, k1, d1, rules.one_input)
+    return votes.stochastic(k, d, d1, rules.one_input)
 
 
 @inlined
-def stochastic_rsi(here: Here, bar: Bar, rules: Switches, rsi: Value, ema50: Value) -> Value:
+def stochastic_rsi(here: Here, bar: Bar, rules: Switches, rsi: Value, trend: Any) -> Value:
     """The Stochastic of RSI 14 over 14 bars, smoothed 3 and 3; NA when the RSI's range is ≤ 1e-7."""
     rsi1 = ago(here, layout.RSI, 1)
     high8 = highest8(here, rsi, rsi1, layout.RSI_HIGH2, layout.RSI_HIGH4, layout.RSI_HIGH8)
@@ -86,10 +85,10 @@ def stochastic_rsi(here: Here, bar: Bar, rules: Switches, rsi: Value, ema50: Val
     bottom = smaller(low8, ago(here, layout.RSI_LOW8, 6))
     full = bar.settled | (bar.count >= 28.0)
     raw = where(full & (top - bottom > 1e-7), 100.0 * (rsi - bottom) / (top - bottom), NA)
-    k, d, k1, d1 = smoothed_twice(here, raw, layout.STOCH_RSI_K)
+    k, d, d1 = smoothed_twice(here, raw, layout.STOCH_RSI_D)
     note(here, _STOCH_RSI_K, k)
     note(here, _STOCH_RSI_D, d)
-    return votes.stochastic_rsi(k, d, k1, d1, bar.close, ema50, bar.tie, rules.one_input)
+    return votes.stochastic_rsi(k, d, d1, trend, rules.one_input)
 
 
 @inlined
@@ -133,18 +132,18 @@ def directional(here: Here, bar: Bar, rules: Switches, high1: Value, low1: Value
 
     plus1, minus1 = before(here, layout.PLUS_DI), before(here, layout.MINUS_DI)
     share = 100.0 / average_range
-    defined = (ranges >= 14.0) & (average_range > 0.0)
+    defined = (bar.settled | (ranges >= 14.0)) & (average_range > 0.0)
     plus = where(defined, average_rise * share, plus1)
     minus = where(defined, average_fall * share, minus1)
     keep(here, layout.PLUS_DI, plus)
     keep(here, layout.MINUS_DI, minus)
 
     both = plus + minus
-    seen = before(here, layout.DX_SEEN) + where(votes.exists(both), 1.0, 0.0)
+    seen = before(here, layout.DX_SEEN) + where(bar.settled | votes.exists(both), 1.0, 0.0)
     dx = where(both > 0.0, 100.0 * abs(plus - minus) / both, 0.0)
     smoothed = smooth(before(here, layout.DX_SUM), dx, seen, 14.0, WILDER, bar.settled)
     adx = if_seen(smoothed, seen, 14.0, bar.settled)
-    vote = votes.adx(adx, before(here, layout.ADX), plus, minus, plus1, minus1, rules.one_input)
+    vote = votes.adx(adx, before(here, layout.ADX), plus, minus, plus1, minus1, rules.one_input, bar.settled)
     keep(here, layout.DX_SEEN, seen)
     keep(here, layout.DX_SUM, smoothed)
     keep(here, layout.ADX, adx)
@@ -167,7 +166,7 @@ def awesome(here: Here, bar: Bar) -> Value:
         if_seen(last5 * (1.0 / 5.0) - last34 * (1.0 / 34.0), bar.count, 34.0, bar.settled),
         before(here, layout.AO1),
     )
-    vote = votes.awesome(ao, ao1, before(here, layout.AO2), bar.tie)
+    vote = votes.awesome(ao, ao1, before(here, layout.AO2), bar.tie, bar.settled)
     keep(here, layout.AO2, ao1)
     keep(here, layout.AO1, ao)
     note(here, _AO, ao)
@@ -178,7 +177,7 @@ def awesome(here: Here, bar: Bar) -> Value:
 def momentum(here: Here, bar: Bar) -> Value:
     """close − close ten bars ago."""
     mom = if_seen(bar.close - ago(here, layout.CLOSE, 10), bar.count, 11.0, bar.settled)
-    vote = votes.momentum(mom, before(here, layout.MOM), bar.tie)
+    vote = votes.momentum(mom, before(here, layout.MOM), bar.tie, bar.settled)
     keep(here, layout.MOM, mom)
     note(here, _MOM, mom)
     return vote
@@ -199,7 +198,7 @@ def convergence(here: Here, bar: Bar) -> Value:
     keep(here, layout.SIGNAL, smoothed)
     note(here, _MACD, macd)
     note(here, _SIGNAL, signal)
-    return votes.macd(macd, signal, bar.tie)
+    return votes.macd(macd, signal, bar.tie, bar.settled)
 
 
 @inlined
@@ -216,13 +215,13 @@ def williams_r(here: Here, bar: Bar, rules: Switches, high8: Value, low8: Value)
 
 
 @inlined
-def bull_bear(here: Here, bar: Bar, rules: Switches, ema50: Value) -> Value:
+def bull_bear(here: Here, bar: Bar, rules: Switches, trend: Any) -> Value:
     """Bull: high − EMA13; bear: low − EMA13."""
     smoothed = smooth(before(here, layout.EMA13), bar.close, bar.count, 13.0, 2.0 / 14.0, bar.settled)
     middle = if_seen(smoothed, bar.count, 13.0, bar.settled)
     bull, bear = bar.high - middle, bar.low - middle
     vote = votes.bull_bear(
-        bull, bear, before(here, layout.BULL), before(here, layout.BEAR), bar.close, ema50, bar.tie, rules.one_input
+        bull, bear, before(here, layout.BULL), before(here, layout.BEAR), trend, bar.tie, rules.one_input, bar.settled
     )
     keep(here, layout.EMA13, smoothed)
     keep(here, layout.BULL, bull)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -17,8 +18,8 @@ from services.features.domain.ratings.rules import Rules, Switches, rules_named,
 
 Array = NDArray[np.float64]
 
-TILE: Final = 96
-"""Symbols that one pass walks in step: what it touches of their state stays in a core's second-level cache."""
+TILE: Final = 256
+"""The most symbols that one pass walks in step: their state, a few kilobytes each, stays near a core."""
 
 STRETCH: Final = 2_048
 """Bars that are copied at once where a tile has to be filled up: small enough to stay in the cache."""
@@ -91,25 +92,45 @@ def _walk(bars: Bars, rules: Rules, threads: int | None, trace: Array | None = N
         as_they_lie = COMPILED and (last - first) % WIDTH == 0 and trace is None
         if as_they_lie and (bars.gaps is None or not bars.gaps[first:last].any()):
             kernel.advance(own, 0, numbers, first, *bars.arrays, *out, None)
+        elif COMPILED and last - first == 1 and trace is None:
+            _advance_alone(own, numbers, bars, out, first)
         else:
             _advance_packed(own, numbers, bars, out, trace, first, last)
 
-    tiles = list(_tiles(width))
+    threads = threads or os.cpu_count() or 1
+    tiles = list(_tiles(width, threads))
     if len(tiles) == 1 or threads == 1:
         for tile in tiles:
             one(tile)
     else:
-        with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        with ThreadPoolExecutor(threads) as pool:
             for _ in pool.map(one, tiles):
                 pass
     return out, state
 
 
-def _tiles(width: int) -> Iterator[tuple[int, int]]:
+def _tiles(width: int, threads: int) -> Iterator[tuple[int, int]]:
+    """First and last column of each: whole blocks, shared out evenly, then the columns that fill none."""
     whole = width - width % WIDTH
-    yield from ((first, min(first + TILE, whole)) for first in range(0, whole, TILE))
+    if whole:
+        blocks, count = whole // WIDTH, max(-(-whole // TILE), threads)
+        edges = [number * blocks // count * WIDTH for number in range(count + 1)]
+        yield from ((first, last) for first, last in pairwise(edges) if first < last)
     if whole < width:
         yield whole, width
+
+
+def _advance_alone(state: Array, rules: Switches, bars: Bars, out: PanelRatings, column: int) -> None:
+    """One symbol: in a state without lanes."""
+    own, order = packed(bars, column, column + 1)
+    alone = np.ascontiguousarray(state[:, :, 0])
+    as_it_lies = order is None and own.close.shape == out.rsi.shape
+    found = out if as_it_lies else PanelRatings(*(np.empty(own.close.shape) for _ in out))
+    kernel.advance(alone, 0, rules, 0, *own.arrays, *found, None)
+    state[:] = alone[:, :, None]
+    if not as_it_lies:
+        for whole, values in zip(out, found, strict=True):
+            whole[:, column : column + 1] = values if order is None else unpacked(values, order)
 
 
 def _advance_packed(

@@ -45,5 +45,5 @@ def smaller(a: Value, b: Value) -> Value:
 def mean_of_last_three(x: Value, x1: Value, x2: Value) -> Any:
     """The mean of x and the two inputs before it that existed, NA without x; and the last two for the next bar."""
     here = x == x  # noqa: PLR0124
-    mean = where(here, (x + x1 + x2) * (1.0 / 3.0), NA)
+    mean = (x + x1 + x2) * (1.0 / 3.0)  # NA with x
     return mean, where(here, x, x1), where(here, x1, x2)

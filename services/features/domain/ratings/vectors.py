@@ -1,9 +1,12 @@
-"""Eight symbols in one register: the two types that the compiled kernel calculates with.
+"""Eight symbols in one register: the two types that the compiled kernel calculates with, and where they lie.
 
 numba has no vector type, and whether LLVM turns a loop into vector instructions depends on the loop. `LANES` is
 LLVM's own vector of eight doubles and `MASK` of eight booleans, with the operators that the kernel uses, so nothing
 is left to a heuristic: AVX-512 holds one in a register, AVX2 in two, NEON in four. A number beside lanes stands for
 eight of it.
+
+A state without an axis of lanes, `[blocks, rows]`, makes the same source a kernel of plain numbers: for one symbol
+alone, seven of eight lanes would be in vain.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -109,55 +112,131 @@ for _function, _sign in ((operator.gt, ">"), (operator.lt, "<"), (operator.ge, "
     _comparison(_function, _sign)
 
 
+def _wide(*kinds: Any) -> bool:
+    return any(kind in (LANES, MASK) for kind in kinds)
+
+
 @intrinsic
 def where(context: Any, condition: Any, yes: Any, no: Any) -> Any:
-    """`yes` in the lanes where `condition` holds, `no` in the others."""
+    """`yes` in the lanes where `condition` holds, `no` in the others; of one symbol, one of them."""
+    wide = _wide(condition, yes, no)
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        parts = [_spread(context, builder, *pair) for pair in zip(sig.args, args, strict=True)]
+        if wide:
+            parts = [_spread(context, builder, *pair) for pair in zip(sig.args, args, strict=True)]
+        else:
+            parts = [context.cast(builder, args[0], sig.args[0], types.boolean)]
+            parts += [
+                context.cast(builder, x, kind, types.float64) for kind, x in zip(sig.args[1:], args[1:], strict=True)
+            ]
         return builder.select(*parts)
 
-    return LANES(*(types.unliteral(kind) for kind in (condition, yes, no))), emit
+    result = LANES if wide else types.float64
+    return result(*(types.unliteral(kind) for kind in (condition, yes, no))), emit
 
 
 @intrinsic
-def every(context: Any, mask: Any) -> Any:
+def every(context: Any, condition: Any) -> Any:
     """Whether it holds in all lanes."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if not _wide(sig.args[0]):
+            return args[0]
         bits = builder.bitcast(args[0], ir.IntType(WIDTH))
         return builder.icmp_unsigned("==", bits, ir.Constant(bits.type, 2**WIDTH - 1))
 
-    return types.boolean(mask), emit
+    return types.boolean(condition), emit
 
 
-def _address(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    assert sig.args[0].layout == "C", "rows of symbols have to lie one after the other"
-    array = context.make_array(sig.args[0])(context, builder, value=args[0])
-    place = builder.gep(builder.gep(array.data, [args[1]]), [args[2]])
-    return builder.bitcast(place, ir.PointerType(_NUMBERS))
+def _value(state: Any) -> Any:
+    """What a state holds in a row: lanes, or one number where it has no axis of lanes."""
+    return LANES if state.ndim == 3 else types.float64
+
+
+def _address(context: Any, builder: Any, kind: Any, array: Any, place: Any, value: Any) -> Any:
+    """Where `value`s lie in an array; `place` gives the flat index of the first from the array's shape."""
+    assert kind.layout == "C", "rows of symbols have to lie one after the other"
+    struct = context.make_array(kind)(context, builder, value=array)
+    flat = place(*cgutils.unpack_tuple(builder, struct.shape))
+    return builder.bitcast(builder.gep(struct.data, [flat]), ir.PointerType(context.get_value_type(value)))
+
+
+def _in_state(context: Any, builder: Any, kind: Any, state: Any, block: Any, row: Any) -> Any:
+    value = _value(kind)
+
+    def place(blocks: Any, rows: Any, *lanes: Any) -> Any:
+        size = WIDTH if lanes else 1
+        start = builder.mul(block, builder.mul(rows, ir.Constant(rows.type, size)))
+        return builder.add(start, builder.mul(row, ir.Constant(rows.type, size)))
+
+    return _address(context, builder, kind, state, place, value)
+
+
+def _in_panel(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """Of the arguments state, panel, row, first column of the state, block."""
+    value = _value(sig.args[0])
+
+    def place(height: Any, width: Any) -> Any:
+        column = builder.add(args[3], builder.mul(args[4], ir.Constant(width.type, WIDTH if value == LANES else 1)))
+        return builder.add(builder.mul(args[2], width), column)
+
+    return _address(context, builder, sig.args[1], args[1], place, value)
 
 
 @intrinsic
-def load(context: Any, array: Any, base: Any, offset: Any) -> Any:
-    """Eight neighbours of a contiguous array, the first at flat index `base` + `offset`."""
+def load(context: Any, state: Any, block: Any, row: Any) -> Any:
+    """A row of a block of a state."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.load(_address(context, builder, sig, args), align=8)
+        return builder.load(_in_state(context, builder, sig.args[0], *args), align=8)
 
-    return LANES(array, types.intp, types.intp), emit
+    return _value(state)(state, types.intp, types.intp), emit
 
 
 @intrinsic
-def store(context: Any, array: Any, base: Any, offset: Any, x: Any) -> Any:
-    """Put them back."""
+def store(context: Any, state: Any, block: Any, row: Any, x: Any) -> Any:
+    """Put it back."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        value = _spread(context, builder, sig.args[3], args[3])
-        builder.store(value, _address(context, builder, sig, args), align=8)
+        builder.store(args[3], _in_state(context, builder, sig.args[0], *args[:3]), align=8)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, types.intp, types.unliteral(x)), emit
+    return types.void(state, types.intp, types.intp, _value(state)), emit
+
+
+@intrinsic
+def take(context: Any, state: Any, panel: Any, row: Any, first: Any, block: Any) -> Any:
+    """What a row of a panel `[T, S]` holds of the symbols of a block, the state's first being in column `first`."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.load(_in_panel(context, builder, sig, args), align=8)
+
+    return _value(state)(state, panel, types.intp, types.intp, types.intp), emit
+
+
+@intrinsic
+def put(context: Any, state: Any, panel: Any, row: Any, first: Any, block: Any, x: Any) -> Any:
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        builder.store(args[5], _in_panel(context, builder, sig, args[:5]), align=8)
+        return context.get_dummy_value()
+
+    return types.void(state, panel, types.intp, types.intp, types.intp, _value(state)), emit
+
+
+@intrinsic
+def prefetch(context: Any, state: Any, panel: Any, row: Any, first: Any, block: Any) -> Any:
+    """Ask for the cache line of what `take` would give, which may lie outside the panel."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        address = _in_panel(context, builder, sig, args)
+        address = builder.bitcast(address, ir.PointerType(ir.IntType(8)))
+        word = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [address.type, word, word, word])
+        ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(ask, [address, *(ir.Constant(word, number) for number in (0, 3, 1))])
+        return context.get_dummy_value()
+
+    return types.void(state, panel, types.intp, types.intp, types.intp), emit
 
 
 @intrinsic
@@ -166,27 +245,13 @@ def note(context: Any, trace: Any, row: Any, place: Any, column: Any, x: Any) ->
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         if not isinstance(sig.args[0], types.NoneType):
-            array = context.make_array(sig.args[0])(context, builder, value=args[0])
-            shape = cgutils.unpack_tuple(builder, array.shape)
-            first = builder.mul(builder.add(builder.mul(args[1], shape[1]), args[2]), shape[2])
-            address = builder.gep(array.data, [builder.add(first, args[3])])
-            builder.store(args[4], builder.bitcast(address, ir.PointerType(_NUMBERS)), align=8)
+
+            def first(height: Any, places: Any, width: Any) -> Any:
+                line = builder.add(builder.mul(args[1], places), args[2])
+                return builder.add(builder.mul(line, width), args[3])
+
+            address = _address(context, builder, sig.args[0], args[0], first, LANES)
+            builder.store(args[4], address, align=8)
         return context.get_dummy_value()
 
-    return types.void(trace, types.intp, types.intp, types.intp, LANES), emit
-
-
-@intrinsic
-def prefetch(context: Any, array: Any, base: Any, offset: Any) -> Any:
-    """Ask for the cache line of `base` + `offset`, which may lie outside the array."""
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        address = _address(context, builder, sig, args)
-        address = builder.bitcast(address, ir.PointerType(ir.IntType(8)))
-        word = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [address.type, word, word, word])
-        ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(ask, [address, *(ir.Constant(word, number) for number in (0, 3, 1))])
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, types.intp), emit
+    return types.void(trace, types.intp, types.intp, types.intp, x), emit

@@ -3,7 +3,8 @@
 Every function takes a bar's values of one symbol and returns a ballot: whether it is known, buy, sell. `x1` is x on
 the bar before (NaN where it does not exist; a comparison with NaN is false). `tie` is the distance up to which two
 values count as equal: `PRICE_TIE` times |close| for prices and price differences, `SCALE_TIE` for
-oscillators. `one_input` is True for rules in which one input alone decides whether a vote is NA.
+oscillators. `one_input` is True for rules in which one input alone decides whether a vote is NA. `settled` is True past
+all warm-ups: what only a warm-up can lack is then not asked for.
 """
 
 from __future__ import annotations
@@ -27,6 +28,17 @@ def below(a: Value, b: Value, tie: Value) -> Any:
 
 
 @inlined
+def over(x: Value, level: float) -> Any:
+    """An oscillator above a fixed level."""
+    return x > level + SCALE_TIE
+
+
+@inlined
+def under(x: Value, level: float) -> Any:
+    return x < level - SCALE_TIE
+
+
+@inlined
 def exists(x: Value) -> Any:
     return x == x  # noqa: PLR0124  NaN is the one value that differs from itself
 
@@ -41,9 +53,12 @@ def ballot(known: Value, buy: Value, sell: Value) -> Any:
 
 
 @inlined
-def average(defined: Value, close: Value, mean: Value, tie: Value) -> Any:
-    """sma10 … sma200, ema10 … ema200, hull9, vwma20. Buy: close > average. NA without the average."""
-    return ballot(defined, above(close, mean, tie), below(close, mean, tie))
+def average(defined: Value, mean: Value, floor: Value, ceiling: Value) -> Any:
+    """sma10 … sma200, ema10 … ema200, hull9, vwma20. Buy: close > average. NA without the average.
+
+    `floor` and `ceiling` are close − tie and close + tie: one comparison each, for fourteen votes.
+    """
+    return ballot(defined, mean < floor, mean > ceiling)
 
 
 @inlined
@@ -53,9 +68,9 @@ def ichimoku_never(defined: Any) -> Any:
 
 
 @inlined
-def ichimoku_base_line(defined: Any, close: Value, base: Value, tie: Value) -> Any:
+def ichimoku_base_line(defined: Any, base: Value, floor: Value, ceiling: Value) -> Any:
     """ichimoku in `institutional`. Buy: close > base."""
-    return ballot(defined, above(close, base, tie), below(close, base, tie))
+    return ballot(defined, base < floor, base > ceiling)
 
 
 @inlined
@@ -80,22 +95,22 @@ def ichimoku_cloud(
 
 
 @inlined
-def rsi(x: Value, x1: Value) -> Any:
+def rsi(x: Value, x1: Value, settled: bool) -> Any:
     """Buy: < 30 and rising. Sell: > 70 and falling. NA unless RSI[1]."""
     return ballot(
-        exists(x1),
-        below(x, 30.0, SCALE_TIE) & above(x, x1, SCALE_TIE),
-        above(x, 70.0, SCALE_TIE) & below(x, x1, SCALE_TIE),
+        settled | exists(x1),
+        under(x, 30.0) & above(x, x1, SCALE_TIE),
+        over(x, 70.0) & below(x, x1, SCALE_TIE),
     )
 
 
 @inlined
-def stochastic(k: Value, d: Value, k1: Value, d1: Value, one_input: bool) -> Any:
+def stochastic(k: Value, d: Value, d1: Value, one_input: bool) -> Any:
     """Buy: K < 20, D < 20, K > D. Sell: K > 80, D > 80, K < D. NA unless K, D, K[1], D[1] (one input: D[1])."""
     return ballot(
-        exists(d1) & (one_input | (exists(k) & exists(d) & exists(k1))),
-        below(k, 20.0, SCALE_TIE) & below(d, 20.0, SCALE_TIE) & above(k, d, SCALE_TIE),
-        above(k, 80.0, SCALE_TIE) & above(d, 80.0, SCALE_TIE) & below(k, d, SCALE_TIE),
+        exists(d1) & (one_input | exists(d)),  # K exists wherever D, its mean, does
+        under(k, 20.0) & under(d, 20.0) & above(k, d, SCALE_TIE),
+        over(k, 80.0) & over(d, 80.0) & below(k, d, SCALE_TIE),
     )
 
 
@@ -104,57 +119,60 @@ def cci(x: Value, x1: Value, one_input: bool) -> Any:
     """Buy: < −100 and rising. Sell: > 100 and falling. NA unless CCI, CCI[1] (one input: CCI[1])."""
     return ballot(
         exists(x1) & (one_input | exists(x)),
-        below(x, -100.0, SCALE_TIE) & above(x, x1, SCALE_TIE),
-        above(x, 100.0, SCALE_TIE) & below(x, x1, SCALE_TIE),
+        under(x, -100.0) & above(x, x1, SCALE_TIE),
+        over(x, 100.0) & below(x, x1, SCALE_TIE),
     )
 
 
 @inlined
-def adx(x: Value, x1: Value, plus: Value, minus: Value, plus1: Value, minus1: Value, one_input: bool) -> Any:
+def adx(
+    x: Value, x1: Value, plus: Value, minus: Value, plus1: Value, minus1: Value, one_input: bool, settled: bool
+) -> Any:
     """ADX > 20 and rising; buy: +DI > −DI, sell: +DI < −DI. NA unless ADX, ±DI, ±DI[1] (one input: ADX)."""
-    trending = above(x, 20.0, SCALE_TIE) & above(x, x1, SCALE_TIE)
+    trending = over(x, 20.0) & above(x, x1, SCALE_TIE)
     return ballot(
-        exists(x) & (one_input | (exists(plus) & exists(minus) & exists(plus1) & exists(minus1))),
+        settled | (exists(x) & (one_input | (exists(plus) & exists(minus) & exists(plus1) & exists(minus1)))),
         trending & above(plus, minus, SCALE_TIE),
         trending & below(plus, minus, SCALE_TIE),
     )
 
 
 @inlined
-def awesome(x: Value, x1: Value, x2: Value, tie: Value) -> Any:
-    """Buy: AO > 0 and AO[1] ≤ 0, or AO > 0, AO[1] > 0, AO > AO[1], AO[2] > AO[1]. Sell: mirror. NA unless AO[1]."""
+def awesome(x: Value, x1: Value, x2: Value, tie: Value, settled: bool) -> Any:
+    """Buy: AO > 0 and AO[1] ≤ 0, or AO > 0, AO[1] > 0, AO > AO[1], AO[2] > AO[1]. Sell: mirror. NA unless AO[1].
+
+    AO[1] > 0 of the second condition is what the first leaves.
+    """
     return ballot(
-        exists(x1),
-        above(x, 0.0, tie) & ((x1 <= tie) | (above(x1, 0.0, tie) & above(x, x1, tie) & above(x2, x1, tie))),
-        below(x, 0.0, tie) & ((x1 >= -tie) | (below(x1, 0.0, tie) & below(x, x1, tie) & below(x2, x1, tie))),
+        settled | exists(x1),
+        (x > tie) & ((x1 <= tie) | (above(x, x1, tie) & above(x2, x1, tie))),
+        (x < -tie) & ((x1 >= -tie) | (below(x, x1, tie) & below(x2, x1, tie))),
     )
 
 
 @inlined
-def momentum(x: Value, x1: Value, tie: Value) -> Any:
+def momentum(x: Value, x1: Value, tie: Value, settled: bool) -> Any:
     """Buy: Mom > Mom[1]. Sell: Mom < Mom[1]. NA unless Mom[1]."""
-    return ballot(exists(x1), above(x, x1, tie), below(x, x1, tie))
+    return ballot(settled | exists(x1), above(x, x1, tie), below(x, x1, tie))
 
 
 @inlined
-def macd(x: Value, signal: Value, tie: Value) -> Any:
+def macd(x: Value, signal: Value, tie: Value, settled: bool) -> Any:
     """Buy: macd > signal. Sell: macd < signal. NA unless both."""
-    return ballot(exists(x) & exists(signal), above(x, signal, tie), below(x, signal, tie))
+    return ballot(settled | (exists(x) & exists(signal)), above(x, signal, tie), below(x, signal, tie))
 
 
 @inlined
-def stochastic_rsi(
-    k: Value, d: Value, k1: Value, d1: Value, close: Value, ema50: Value, tie: Value, one_input: bool
-) -> Any:
+def stochastic_rsi(k: Value, d: Value, d1: Value, trend: Any, one_input: bool) -> Any:
     """Buy: downtrend, K < 20, D < 20, K > D. Sell: uptrend, K > 80, D > 80, K < D.
 
-    The trend is the EMA50 vote. NA unless K, D, K[1], D[1] (one input: EMA50).
+    `trend` is EMA50's ballot. NA unless K, D, K[1], D[1] (one input: EMA50).
     """
-    every_input = exists(k) & exists(d) & exists(k1) & exists(d1)
+    trend_exists, uptrend, downtrend = trend
     return ballot(
-        (one_input & exists(ema50)) | ((not one_input) & every_input),
-        below(close, ema50, tie) & below(k, 20.0, SCALE_TIE) & below(d, 20.0, SCALE_TIE) & above(k, d, SCALE_TIE),
-        above(close, ema50, tie) & above(k, 80.0, SCALE_TIE) & above(d, 80.0, SCALE_TIE) & below(k, d, SCALE_TIE),
+        (one_input & trend_exists) | ((not one_input) & exists(d) & exists(d1)),  # K exists wherever D does
+        downtrend & under(k, 20.0) & under(d, 20.0) & above(k, d, SCALE_TIE),
+        uptrend & over(k, 80.0) & over(d, 80.0) & below(k, d, SCALE_TIE),
     )
 
 
@@ -163,27 +181,28 @@ def williams_r(x: Value, x1: Value, one_input: bool) -> Any:
     """Buy: < −80 and rising. Sell: > −20 and falling. NA unless %R, %R[1] (one input: %R[1])."""
     return ballot(
         exists(x1) & (one_input | exists(x)),
-        below(x, -80.0, SCALE_TIE) & above(x, x1, SCALE_TIE),
-        above(x, -20.0, SCALE_TIE) & below(x, x1, SCALE_TIE),
+        under(x, -80.0) & above(x, x1, SCALE_TIE),
+        over(x, -20.0) & below(x, x1, SCALE_TIE),
     )
 
 
 @inlined
 def bull_bear(
-    bull: Value, bear: Value, bull1: Value, bear1: Value, close: Value, ema50: Value, tie: Value, one_input: bool
+    bull: Value, bear: Value, bull1: Value, bear1: Value, trend: Any, tie: Value, one_input: bool, settled: bool
 ) -> Any:
     """Buy: uptrend, bear < 0 and rising. Sell: downtrend, bull > 0 and falling.
 
-    The trend is the EMA50 vote. NA unless bull[1], bear[1] (one input: EMA50).
+    `trend` is EMA50's ballot. NA unless bull[1], bear[1] (one input: EMA50).
     """
+    trend_exists, uptrend, downtrend = trend
     return ballot(
-        (one_input & exists(ema50)) | ((not one_input) & exists(bull1) & exists(bear1)),
-        above(close, ema50, tie) & below(bear, 0.0, tie) & above(bear, bear1, tie),
-        below(close, ema50, tie) & above(bull, 0.0, tie) & below(bull, bull1, tie),
+        (one_input & trend_exists) | ((not one_input) & (settled | (exists(bull1) & exists(bear1)))),
+        uptrend & (bear < -tie) & above(bear, bear1, tie),
+        downtrend & (bull > tie) & below(bull, bull1, tie),
     )
 
 
 @inlined
 def ultimate(x: Value) -> Any:
     """uo. Buy: > 70. Sell: < 30. NA without UO."""
-    return ballot(exists(x), above(x, 70.0, SCALE_TIE), below(x, 30.0, SCALE_TIE))
+    return ballot(exists(x), over(x, 70.0), under(x, 30.0))
