@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import pandas as pd
 
 from services.features.domain.ratings.bars import bars_of_frame
 from services.features.domain.ratings.rules import VOTES, rules_named
+
+_COLUMNS: Final = pd.Index(["recommend_ma", "recommend_other", "recommend_all", "rsi", "adx"])
 
 
 class TechnicalRatings:
@@ -23,7 +27,7 @@ class TechnicalRatings:
         from services.features.domain.ratings.panel import panel_ratings
 
         ratings = panel_ratings(bars_of_frame(bars), rules_named(rules))
-        return pd.DataFrame(np.concatenate(ratings, axis=1), index=bars.index, columns=list(ratings._fields))
+        return pd.DataFrame(np.concatenate(ratings, axis=1), index=bars.index, columns=_COLUMNS)
 
     @staticmethod
     def votes(bars: pd.DataFrame, rules: str = "screener") -> pd.DataFrame:
