@@ -20,7 +20,7 @@ run: setup-run   ## the demo: one event to a blocked verdict, then to a promoted
 	@$(ASOF) demo
 
 test: setup      ## every test
-	@$(PY) -m pytest -q -n 2 --dist loadfile
+	@$(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup     ## lint, types, import rules, schemas
 	@$(PY) -m ruff check .
