@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import repeat
 
 import numpy as np
 
-from services.catalog.adapters.arrow import Column, Rows, pa, pc
-from services.catalog.adapters.chunk import SMALL, Chunk, Codes, chunks_of, joined
+from services.catalog.adapters.arrow import Rows, pa, pc
+from services.catalog.adapters.chunk import SMALL, Chunk, chunks_of, joined
 from services.catalog.adapters.facts import instant_of, micros, plain
+from services.catalog.adapters.keys import Keys
 from services.catalog.domain.schema import Schema
 from services.catalog.domain.versions import Fact, Timeline
 
@@ -29,8 +29,7 @@ class Book:
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
-        self.names: list[str] = []
-        self.codes: dict[str, int] = {}
+        self._keys = Keys()
         self._chunks: list[Chunk] = []
         self._recent: dict[str, list[Fact]] = {}  # what this process wrote last, by key
         self._waiting: list[Rows] = []  # the same, as it was written
@@ -38,6 +37,15 @@ class Book:
         self._snapshots: set[str] = set()
         self._timelines: dict[str, Timeline] = {}
         self._exchanges: tuple[int, dict[str, list[str]]] = (0, {})
+
+    @property
+    def names(self) -> list[str]:
+        """The key of each code."""
+        return self._keys.names
+
+    @property
+    def codes(self) -> dict[str, int]:
+        return self._keys.codes
 
     # -- what decisions need
 
@@ -52,7 +60,7 @@ class Book:
             timeline = self._timelines.get(key)
             if timeline is not None:
                 found[key] = timeline
-            elif key in self.codes:
+            elif self._keys.code(key) is not None:
                 missing.append(key)
         for start in range(0, len(missing), _KEPT_TIMELINES):
             part = missing[start : start + _KEPT_TIMELINES]
@@ -82,9 +90,7 @@ class Book:
                 if fact.event_id is not None:
                     self._snapshots.add(fact.event_id)
                 continue
-            if fact.key not in self.codes:
-                self.codes[fact.key] = len(self.names)
-                self.names.append(fact.key)
+            self._keys.learn(fact.key)
             self._recent.setdefault(fact.key, []).append(fact)
             self._timelines.pop(fact.key, None)
         newest = micros(facts[-1].known)
@@ -120,7 +126,7 @@ class Book:
         rows = self._without_snapshots(rows.combine_chunks())
         if rows.num_rows == 0:
             return []
-        codes = self._coded(rows[self.schema.key])
+        codes = self._keys.coded(rows[self.schema.key])
         newest = int(pc.max(rows["known"]).cast(pa.int64()).as_py())
         self._newest = newest if self._newest is None else max(self._newest, newest)
         self._chunks.extend(chunks_of(codes, rows, self.schema))
@@ -129,7 +135,7 @@ class Book:
         if len(codes) > SMALL:
             self._timelines.clear()
             return None
-        touched = [self.names[code] for code in np.unique(codes)]
+        touched = [self._keys[code] for code in np.unique(codes).tolist()]
         for key in touched:
             self._timelines.pop(key, None)
         return touched
@@ -151,30 +157,11 @@ class Book:
         self._newest = newest if self._newest is None else max(self._newest, newest)
         return rows.filter(pc.invert(marks)).combine_chunks()
 
-    def _coded(self, column: Column) -> Codes:
-        """A code for each row's key; new keys get the next ones."""
-        one = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-        encoded = one if pa.types.is_dictionary(one.type) else one.dictionary_encode()
-        names = encoded.dictionary.to_pylist()
-        if not self.names:  # the first segment holds nearly all keys, and all of them are new
-            self.names = names
-            self.codes.update(zip(names, range(len(names)), strict=True))
-            first_codes: Codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
-            return first_codes
-        mapped = np.fromiter(map(self.codes.get, names, repeat(-1)), np.int32, len(names))
-        new = np.flatnonzero(mapped < 0)
-        first = len(self.names)
-        mapped[new] = np.arange(first, first + len(new), dtype=np.int32)
-        self.names += [names[place] for place in new]
-        self.codes.update(zip(self.names[first:], range(first, len(self.names)), strict=True))
-        coded: Codes = mapped[encoded.indices.to_numpy(zero_copy_only=False)]
-        return coded
-
     def _facts(self, keys: list[str]) -> dict[str, list[Fact]]:
         found: dict[str, list[Fact]] = {key: [] for key in keys}
-        codes = np.fromiter((self.codes[key] for key in keys), np.int32, len(keys))
+        codes = np.array([self._keys.code(key) for key in keys], np.int32)
         for chunk in self._chunks:
-            for fact in chunk.facts(codes, self.names, self.schema):
+            for fact in chunk.facts(codes, self._keys, self.schema):
                 found[fact.key].append(fact)
         for key in keys:
             found[key] += self._recent.get(key, ())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,12 @@ SMALL = 4096
 _FEW = 256
 Codes = npt.NDArray[np.int32]
 Places = npt.NDArray[np.int64]
+
+
+class Names(Protocol):
+    """The key of a code."""
+
+    def __getitem__(self, code: int, /) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class Chunk:
             return self.origin if places is None else self.origin.take(places)
         return self.origin.take(self.shares if places is None else self.shares[places])
 
-    def facts(self, codes: Codes, names: list[str], schema: Schema) -> Iterator[Fact]:
+    def facts(self, codes: Codes, names: Names, schema: Schema) -> Iterator[Fact]:
         """The facts of these keys, those of one key in order of commit. `names`: the key of each code."""
         places = self.places(codes)
         if len(self.codes) > _FEW:
@@ -80,7 +86,7 @@ class Chunk:
             assert few is not None
             yield from (few[place] for place in places.tolist())
 
-    def _made(self, places: Places, names: list[str], schema: Schema) -> list[Fact]:
+    def _made(self, places: Places, names: Names, schema: Schema) -> list[Fact]:
         if len(places) == 0:
             return []
         origins = self.origins(places)
