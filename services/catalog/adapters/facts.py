@@ -32,17 +32,17 @@ def instant_of(value: int) -> datetime:
     return _EPOCH + timedelta(microseconds=value)
 
 
+_OWN = {"kind": pa.string(), "effective": INSTANT, "known": INSTANT, "asked": INSTANT, "stated": pa.int64()}
+_ORIGIN = dict.fromkeys(("event_id", "run_id", "source", "sources"), pa.string())
+
+
 def arrow_schema(schema: Schema) -> Any:
-    own: list[tuple[str, Any]] = [
-        ("kind", pa.string()),
-        ("effective", INSTANT),
-        ("known", INSTANT),
-        ("asked", INSTANT),
-        ("stated", pa.int64()),
-    ]
-    columns = [(name, TYPES[kind]) for name, kind in schema.attributes.items()]
-    origin = [(name, pa.string()) for name in ("event_id", "run_id", "source", "sources")]
-    return pa.schema([(schema.key, pa.string()), *own, *columns, *origin])
+    return pa.schema(list(_types(schema).items()))
+
+
+def _types(schema: Schema) -> dict[str, Any]:
+    columns = {name: TYPES[kind] for name, kind in schema.attributes.items()}
+    return {schema.key: pa.string(), **_OWN, **columns, **_ORIGIN}
 
 
 def to_rows(facts: Sequence[Fact], schema: Schema) -> Rows:
@@ -68,8 +68,8 @@ def to_rows(facts: Sequence[Fact], schema: Schema) -> Rows:
     # A column that a segment lacks reads as null, and most deltas say something of few columns.
     needed = {schema.key, "kind", "effective", "known", "stated", *valued}
     needed |= {name for name in _RARE if any(value is not None for value in columns[name])}
-    fields = [one for one in arrow_schema(schema) if one.name in needed]
-    return pa.table([pa.array(columns[one.name], one.type) for one in fields], schema=pa.schema(fields))
+    types = {name: kind for name, kind in _types(schema).items() if name in needed}
+    return pa.table([pa.array(columns[name], kind) for name, kind in types.items()], schema=pa.schema([*types.items()]))
 
 
 def _stated_by(fact: Fact) -> Mapping[str, Any]:

@@ -167,6 +167,8 @@ class Timeline:
     def _with(self, group: Sequence[Fact]) -> Timeline:
         """With the facts that were learned at one instant, together."""
         group = [self._resolved(fact) for fact in group]
+        if len(group) == 1 and (self.last is None or group[0].effective > self.last):
+            return self._followed_by(group[0])
         facts = (*self.facts, *group)
         is_newest = self.last is None or all(fact.effective > self.last for fact in group)
         rows = _replay(group, self.schema, self.rows) if is_newest else _replay(facts, self.schema)
@@ -185,6 +187,20 @@ class Timeline:
         instants = [fact.effective for fact in group]
         last = max(instants if self.last is None else [self.last, *instants])
         return Timeline(self.key, self.schema, facts, tuple(rows), stood, last)
+
+    def _followed_by(self, fact: Fact) -> Timeline:
+        """With one fact that is later than all others: nearly every fact is, and nothing has to be replayed for it."""
+        rows, stood = self.rows, self._stood
+        old = rows[-1].raw if rows else None
+        raw = _applied(old, fact, self.schema)
+        if raw is not None:
+            shown = self.schema.shown(self.key, raw)
+            if old is not None and equal(rows[-1].shown, shown):
+                rows = (*rows[:-1], _confirmed(rows[-1], raw, fact.effective))
+            else:
+                row = Row(fact.effective, raw, shown, fact, fact.effective, fact.known)
+                rows, stood = (*rows, row), (*stood, row)
+        return Timeline(self.key, self.schema, (*self.facts, fact), rows, stood, fact.effective)
 
     def _resolved(self, fact: Fact) -> Fact:
         if not fact.confirms:
@@ -206,10 +222,15 @@ def _replay(facts: Iterable[Fact], schema: Schema, before: Sequence[Row] = ()) -
             continue  # retired before anything was known of it
         shown = schema.shown(one.key, raw)
         if old is not None and equal(rows[-1].shown, shown):
-            rows[-1] = rows[-1]._replace(confirmed=effective, raw=old if raw == old else _settled(old, raw))
+            rows[-1] = _confirmed(rows[-1], raw, effective)
         else:
             rows.append(Row(effective, raw, shown, one, effective, one.known))
     return rows
+
+
+def _confirmed(row: Row, raw: Mapping[str, Any], at: datetime) -> Row:
+    """A row that was met again with the same meaning."""
+    return row._replace(confirmed=at, raw=row.raw if raw == row.raw else _settled(row.raw, raw))
 
 
 def _applied(before: Mapping[str, Any] | None, fact: Fact, schema: Schema) -> Mapping[str, Any] | None:
