@@ -109,13 +109,13 @@ async def test_sigterm_and_scaling_under_load_lose_nothing_and_share_the_work(re
         for worker in workers[1:]:
             crew.await_ready(worker)
         await client.publish(redis_url, [task("r1", batch) for batch in range(200, 1000)])
-        await until(lambda: _done(crew, 600), 20)
+        await until(lambda: _done(crew, 600))
         for worker in workers[:3]:
             worker.terminate()
-        assert [worker.wait(20) for worker in workers[:3]] == [0, 0, 0]
+        assert [worker.wait(60) for worker in workers[:3]] == [0, 0, 0]
         await settled(redis_url, 60)
         shares = crew.shares()
-        await until(lambda: _only_consumer_of(redis_url, workers[3].pid), 5)
+        await until(lambda: _only_consumer_of(redis_url, workers[3].pid))
     assert crew.effects() == set(range(1000))
     assert max(crew.attempts().values()) == 1, "a stop finishes what is in flight and gives the rest back unattempted"
     assert min(shares.values()) >= 40, f"a replica starved: {shares}"
@@ -125,9 +125,9 @@ async def test_without_a_graceful_stop_what_was_in_flight_is_attempted_twice(red
     with Crew(redis_url, tmp_path) as crew:
         worker = crew.start("--slow", "1", "--without", "graceful stop")
         await client.publish(redis_url, [task("r1", batch) for batch in range(5)])
-        await until(lambda: _attempted(crew), 20)
+        await until(lambda: _attempted(crew))
         worker.terminate()  # in the middle of its handler
-        assert worker.wait(20) == -15
+        assert worker.wait(60) == -15
         crew.start("--slow", "0")
         await settled(redis_url)
     assert crew.effects() == set(range(5))

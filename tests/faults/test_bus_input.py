@@ -110,7 +110,7 @@ async def test_poison_is_dead_lettered_after_bounded_deliveries(redis_url: str, 
             assert {event.data.batch for event in await seen.until(9)} == set(range(10)) - {3}
             if bounded:
                 await until(lambda: letters_are(redis, 1))
-                assert await client.settle(redis_url, timeout_s=2) == []
+                assert await client.settle(redis_url, timeout_s=60) == []
                 assert sum(event.data.batch == 3 for event in seen.events) == 3
             else:
                 with pytest.raises(TimeoutError):

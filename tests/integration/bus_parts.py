@@ -88,7 +88,8 @@ async def pending(url: str, stream: str, group: str) -> int:
         return (await redis.xpending(stream, group))["pending"]
 
 
-async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 10) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 60) -> None:
+    """Wait for what has to come; long, because a machine may stand still for seconds and that is no fault of ours."""
     deadline = time.monotonic() + timeout_s
     async with asyncio.timeout(timeout_s):
         while not await condition():

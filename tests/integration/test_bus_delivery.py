@@ -48,7 +48,7 @@ async def test_outputs_reach_the_next_service_and_inputs_are_acknowledged(redis_
     async with running(fetcher, auditor, url=redis_url):
         await client.publish(redis_url, [run("r1")])
         assert sorted(event.data.batch for event in await audited.until(3)) == [0, 1, 2]
-        assert await client.settle(redis_url, timeout_s=5) == []
+        assert await client.settle(redis_url, timeout_s=60) == []
     assert await pending(redis_url, "run-candidates", "fetcher") == 0
     assert not list((tmp_path / "fetcher" / "outbox").iterdir())
 
@@ -64,7 +64,7 @@ async def test_a_transient_fault_brings_the_event_back(redis_url: str, tmp_path:
         await client.publish(redis_url, [run("r1")])
         await seen.until(1)
         assert len(seen.events) == 3
-        assert await client.settle(redis_url, timeout_s=5) == []
+        assert await client.settle(redis_url, timeout_s=60) == []
 
 
 async def test_a_terminal_fault_is_dead_lettered_at_once_with_the_raw_bytes(redis_url: str, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ async def test_a_repeated_event_has_one_effect(redis_url: str, tmp_path: Path) -
         await client.publish(redis_url, [run("r1"), run("r1"), run("r2")])
         await seen.until(2)
         await client.publish(redis_url, [run("r2")])
-        assert await client.settle(redis_url, timeout_s=5) == []
+        assert await client.settle(redis_url, timeout_s=60) == []
     assert sorted(event.runid or "" for event in seen.events) == ["r1", "r2"]
 
 
@@ -124,7 +124,7 @@ async def test_a_poison_event_does_not_block_its_neighbours_in_a_batch(redis_url
     fetcher = service("fetcher", tmp_path, Subscription("fetch-tasks", apply, batch=True))
     async with running(fetcher, url=redis_url):
         letter = await _letter(redis_url)
-        assert await client.settle(redis_url, timeout_s=5) == []
+        assert await client.settle(redis_url, timeout_s=60) == []
     assert calls[0] == 6
     assert sorted(applied) == [0, 1, 2, 4, 5]
     assert letter.error.message.startswith("batch 3 is poison")
@@ -155,7 +155,7 @@ async def test_a_second_replica_takes_over_what_a_stopped_one_gave_back(redis_ur
     seen = Seen()
     async with running(service("fetcher", tmp_path, Subscription("fetch-tasks", seen)), url=redis_url):
         assert sorted(event.data.batch for event in await seen.until(5)) == [0, 1, 2, 3, 4]
-        assert await client.settle(redis_url, timeout_s=5) == []
+        assert await client.settle(redis_url, timeout_s=60) == []
 
 
 async def _letter(url: str) -> DeadLetter:

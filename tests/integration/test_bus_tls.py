@@ -110,7 +110,7 @@ async def test_events_travel_over_tls_with_the_settings_of_a_house(secured: Secu
     async with running(service("fetcher", tmp_path, Subscription("run-candidates", seen)), url=url):
         await client.publish(url, [run("r1")])
         assert [event.runid for event in await seen.until(1)] == ["r1"]
-        assert await client.settle(url, timeout_s=5) == []
+        assert await client.settle(url, timeout_s=60) == []
     assert {check.name for check in await examine_redis(url, expect_services=False)} >= {"redis", "clock"}
 
 

@@ -45,7 +45,7 @@ async def test_the_spans_of_a_run_are_one_trace_from_the_first_service_to_the_la
         await client.publish(redis_url, [run("r1")])
         await audited.until(2)
         await opened.until(1)
-        assert await client.settle(redis_url, timeout_s=5) == []
+        assert await client.settle(redis_url, timeout_s=60) == []
     found = spans(tmp_path)
     assert sorted(span["name"] for span in found) == sorted(
         ["fetcher run-candidates", "auditor run-candidates", *["fetcher fetch-tasks", "auditor fetch-attempted"] * 2]
@@ -75,7 +75,7 @@ async def test_runs_in_one_batch_keep_their_own_traces_and_are_read_back_as_wate
     )
     async with running(*services, url=redis_url, settings=QUICK.model_copy(update={"traces": True})):
         await audited.until(6)
-        assert await client.settle(redis_url, timeout_s=5) == []
+        assert await client.settle(redis_url, timeout_s=60) == []
     for name in ("r0", "r1"):
         root, *below = spans_of_run(tmp_path, name)
         assert (root.service, root.stream, root.events, root.depth) == ("fetcher", "fetch-tasks", 3, 0)
@@ -97,7 +97,7 @@ async def test_a_failed_call_is_a_span_with_its_error_and_a_cut_off_line_is_no_o
     async with running(fetcher, url=redis_url, settings=QUICK.model_copy(update={"traces": True})):
         await client.publish(redis_url, [task("r1")])
         await seen.until(1)
-        assert await client.settle(redis_url, timeout_s=5) == []
+        assert await client.settle(redis_url, timeout_s=60) == []
     (path,) = tmp_path.glob("fetcher/traces/*.jsonl")
     with path.open("ab") as file:
         file.write(b'{"trace":"0a')
@@ -122,7 +122,7 @@ async def test_a_senders_trace_is_continued_with_traces_and_passed_on_without(re
         ):
             fields: dict[Any, Any] = dict(encode(task(name), trace=GIVEN))
             await redis.xadd("fetch-tasks", fields)
-            assert await client.settle(redis_url, timeout_s=5) == []
+            assert await client.settle(redis_url, timeout_s=60) == []
             ((_, answer),) = await redis.xrevrange("fetch-attempted", count=1)
         assert answer[b"traceparent"].split(b"-")[1] == GIVEN.split("-")[1].encode()
         assert (answer[b"traceparent"] == GIVEN.encode()) is not traces
@@ -135,6 +135,6 @@ async def test_a_forged_traceparent_goes_no_further(redis_url: str, tmp_path: Pa
         Redis.from_url(redis_url) as redis,
     ):
         await redis.xadd("fetch-tasks", {"data": task("r1").to_json(), "traceparent": "\t../../x"})
-        assert await client.settle(redis_url, timeout_s=5) == []
+        assert await client.settle(redis_url, timeout_s=60) == []
         ((_, answer),) = await redis.xrevrange("fetch-attempted", count=1)
     assert list(answer) == [b"data"]

@@ -134,7 +134,7 @@ async def test_a_dead_letter_is_replayed_to_those_who_have_not_applied_it(redis_
         (one,) = await letters(redis_url)
         await replay(redis_url, [one.id], by="ana")
         (first,) = await fetched.until(1)
-        assert await client.settle(redis_url, timeout_s=5) == []
+        assert await client.settle(redis_url, timeout_s=60) == []
     assert first == fetched.events[0], "the replay is the same event, with the run id of its first entry"
     assert len(audited.events) == 1, "who has applied it drops the replay"
     (one,) = await letters(redis_url)
@@ -182,7 +182,7 @@ async def test_all_letters_are_put_back_at_once_and_what_cannot_be_is_named(redi
         mended = True
         replayed = await replay_all(redis_url, by="ana")
         assert {event.data.batch for event in await seen.until(2)} == {1, 2}, "oldest first, without the dropped one"
-        assert await client.settle(redis_url, timeout_s=5) == []
+        assert await client.settle(redis_url, timeout_s=60) == []
     assert len(replayed.put_back) == 2
     oversize, unreadable = replayed.left
     assert "too large" in (oversize.cannot_be_replayed or "")

