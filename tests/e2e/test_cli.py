@@ -70,6 +70,25 @@ READS = [
 ]
 
 
+ABORTS_WHEN_TORN_DOWN = """
+import ctypes, sys
+libc = ctypes.CDLL(None)
+libc.__cxa_atexit(ctypes.cast(libc.abort, ctypes.c_void_p), None, None)  # as a library's threads do that still run
+sys.argv = ["asof", "config", "--json"]
+from asof.__main__ import main
+main()
+"""
+
+
+def test_a_command_that_is_done_ends_well_whatever_its_libraries_do_when_they_are_torn_down(tmp_path):
+    ended = subprocess.run(
+        [sys.executable, "-c", ABORTS_WHEN_TORN_DOWN],
+        cwd=ROOT, env={**os.environ, "ASOF_HOME": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert json.loads(ended.stdout)
+
+
 @pytest.mark.parametrize("command", READS, ids=" ".join)
 def test_every_read_has_a_form_for_people_and_one_for_programs(terminal: Terminal, command: tuple[str, ...]):
     code, out, err = terminal(*command)

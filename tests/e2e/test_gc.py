@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from asof import Lakehouse
 from tests.e2e.conftest import House
 
 pytestmark = pytest.mark.timeout(300)
@@ -56,12 +57,12 @@ def test_after_a_collection_every_run_is_reproduced_shown_read_and_rolled_back_a
 def tell(house: House, run_id: str) -> dict[str, object]:
     """All that the house says of a run: what it computed, what was promoted, and whether it comes out again."""
     shown = house.asof("show", run_id)
-    version = shown["promoted_version"]
+    version, lake = shown["promoted_version"], Lakehouse(house.home.root)
     return {
         "show": shown,
         "version": version,
         "reproduced": house.asof("reproduce", run_id)["reproduced"],
-        "rows of the run": house.asof("features", "--run", run_id, "--symbols", SYMBOLS[0]),
-        "rows of the version": house.asof("features", "--version", str(version), "--symbols", SYMBOLS[0]),
-        "ledger": house.asof("audit", "ledger", run_id)["violations"],
+        "rows of the run": lake.features.matrix(SYMBOLS[:1], run_id=run_id).to_csv(),
+        "rows of the version": lake.features.matrix(SYMBOLS[:1], version=version).to_csv(),
+        "ledger": lake.run(run_id).ledger,
     }
