@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import multiprocessing
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -155,6 +156,26 @@ class FeaturesHouse:
         """The hash of every file of the house."""
         files = sorted(path for path in self.home.root.rglob("*") if path.is_file())
         return {self.home.relative(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _say(root: Path, bars: Sequence[Bars], run_id: str, barrier, results) -> None:
+    house = FeaturesHouse(root)
+    barrier.wait()
+    results.put(house.rate(house.hydrated(bars, run_id)).model_dump_json())
+
+
+def said_by_replicas(house: FeaturesHouse, bars: Sequence[Bars], run_id: str) -> set[str]:
+    """What three processes say that rate the same batch at once."""
+    context = multiprocessing.get_context("fork")
+    barrier, results = context.Barrier(3), context.Queue()
+    given = (house.home.root, bars, run_id, barrier, results)
+    workers = [context.Process(target=_say, args=given) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    said = {results.get(timeout=60) for _ in workers}
+    for worker in workers:
+        worker.join(timeout=30)
+    return said
 
 
 def good(*names: str, count: int = 80, shift: int = 0) -> dict[str, pd.DataFrame]:

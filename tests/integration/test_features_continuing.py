@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +15,7 @@ from services.features.adapters.histories import LakehouseHistories
 from services.features.going_on import NOTHING_KEPT
 from services.features.staging import Stage
 from shared.errors import IntegrityError
-from tests.integration.features_house import CALENDARS, START, FeaturesHouse, LakehouseBars, holds
+from tests.integration.features_house import CALENDARS, START, FeaturesHouse, LakehouseBars, holds, said_by_replicas
 from tests.unit.features import made
 from tests.unit.features.made import instant
 
@@ -365,25 +364,11 @@ def test_a_batch_delivered_again_after_a_later_promotion_has_the_same_bytes(hous
     assert house.rate(event) == first
 
 
-def _rate(root, bars, barrier, results):
-    house = FeaturesHouse(root)
-    barrier.wait()
-    results.put(house.rate(house.hydrated(bars, "r2")).model_dump_json())
-
-
 def test_replicas_that_go_on_with_the_same_batch_at_once_say_and_write_the_same(house):
     house.run("r1", until(70))
     house.open("r2", NAMES)
     bars = house.write_bars(until(71))
-    context = multiprocessing.get_context("fork")
-    barrier, results = context.Barrier(3), context.Queue()
-    workers = [context.Process(target=_rate, args=(house.home.root, bars, barrier, results)) for _ in range(3)]
-    for worker in workers:
-        worker.start()
-    said = {results.get(timeout=60) for _ in workers}
-    for worker in workers:
-        worker.join(timeout=30)
-    assert len(said) == 1
+    assert len(said_by_replicas(house, bars, "r2")) == 1
     house.promote(house.decided("r2", [house.rate(house.hydrated(bars, "r2"))]))
     assert how(house)["continued"] == 3
     assert holds(house.matrix(), until(71))

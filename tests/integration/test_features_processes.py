@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shared import files
-from tests.integration.features_house import FeaturesHouse, good, holds
+from tests.integration.features_house import FeaturesHouse, good, holds, said_by_replicas
 
 
 @pytest.fixture
@@ -57,25 +57,11 @@ def test_processes_that_promote_at_once_all_get_in_and_each_run_once(house):
     assert pq.read_schema(house.home.features_export).metadata[b"asof.version"] == b"4"
 
 
-def _rate(root, bars, barrier, results):
-    house = FeaturesHouse(root)
-    barrier.wait()
-    results.put(house.rate(house.hydrated(bars)).model_dump_json())
-
-
 def test_replicas_that_rate_the_same_batch_at_once_say_and_write_the_same(house):
     frames = good("X:A", "X:B", "X:C")
     house.open(candidates=frames)
     bars = house.write_bars(frames)
-    context = multiprocessing.get_context("fork")
-    barrier, results = context.Barrier(3), context.Queue()
-    workers = [context.Process(target=_rate, args=(house.home.root, bars, barrier, results)) for _ in range(3)]
-    for worker in workers:
-        worker.start()
-    said = {results.get(timeout=60) for _ in workers}
-    for worker in workers:
-        worker.join(timeout=30)
-    assert len(said) == 1
+    assert len(said_by_replicas(house, bars, "r1")) == 1
     names = sorted(path.name for path in house.home.run("r1").staged_parts.iterdir())
     assert names == ["0.histories", "0.json", "0.parquet", "run.json"]
     house.promote(house.decided("r1", [house.rate(house.hydrated(bars))]))

@@ -55,16 +55,17 @@ class Book:
 
     def timelines(self, keys: Iterable[str]) -> dict[str, Timeline]:
         found: dict[str, Timeline] = {}
-        missing: list[str] = []
+        missing: dict[str, int] = {}
         for key in keys:
             timeline = self._timelines.get(key)
             if timeline is not None:
                 found[key] = timeline
-            elif self._keys.code(key) is not None:
-                missing.append(key)
-        for start in range(0, len(missing), _KEPT_TIMELINES):
-            part = missing[start : start + _KEPT_TIMELINES]
-            made = {key: Timeline.of(key, facts, self.schema) for key, facts in self._facts(part).items()}
+            elif (code := self._keys.code(key)) is not None:
+                missing[key] = code
+        pairs = list(missing.items())
+        for start in range(0, len(pairs), _KEPT_TIMELINES):
+            part = pairs[start : start + _KEPT_TIMELINES]
+            made = {key: Timeline.of(key, facts, self.schema) for key, facts in self._facts(dict(part)).items()}
             self.keep(made)
             found |= made
         return found
@@ -157,9 +158,10 @@ class Book:
         self._newest = newest if self._newest is None else max(self._newest, newest)
         return rows.filter(pc.invert(marks)).combine_chunks()
 
-    def _facts(self, keys: list[str]) -> dict[str, list[Fact]]:
+    def _facts(self, keys: Mapping[str, int]) -> dict[str, list[Fact]]:
+        """Of keys and their codes."""
         found: dict[str, list[Fact]] = {key: [] for key in keys}
-        codes = np.array([self._keys.code(key) for key in keys], np.int32)
+        codes = np.array(list(keys.values()), np.int32)
         for chunk in self._chunks:
             for fact in chunk.facts(codes, self._keys, self.schema):
                 found[fact.key].append(fact)

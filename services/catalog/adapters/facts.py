@@ -16,10 +16,11 @@ from services.catalog.domain.schema import Schema
 from services.catalog.domain.versions import Fact
 
 SEEN = "seen"
-ORIGIN = ("kind", "known", "stated", "asked", "event_id", "run_id", "source", "sources")
+_SOURCES = ("event_id", "run_id", "source", "sources")
+ORIGIN = ("kind", "known", "stated", "asked", *_SOURCES)
 TYPES: dict[type, Any] = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 INSTANT = pa.timestamp("us", tz="UTC")
-_RARE = ("asked", "event_id", "run_id", "source", "sources")
+_RARE = ("asked", *_SOURCES)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICRO = timedelta(microseconds=1)
 
@@ -33,7 +34,6 @@ def instant_of(value: int) -> datetime:
 
 
 _OWN = {"kind": pa.string(), "effective": INSTANT, "known": INSTANT, "asked": INSTANT, "stated": pa.int64()}
-_ORIGIN = dict.fromkeys(("event_id", "run_id", "source", "sources"), pa.string())
 
 
 def arrow_schema(schema: Schema) -> Any:
@@ -42,7 +42,7 @@ def arrow_schema(schema: Schema) -> Any:
 
 def _types(schema: Schema) -> dict[str, Any]:
     columns = {name: TYPES[kind] for name, kind in schema.attributes.items()}
-    return {schema.key: pa.string(), **_OWN, **columns, **_ORIGIN}
+    return {schema.key: pa.string(), **_OWN, **columns, **dict.fromkeys(_SOURCES, pa.string())}
 
 
 def to_rows(facts: Sequence[Fact], schema: Schema) -> Rows:

@@ -81,16 +81,17 @@ class Keys:
 
     def _learned(self, distinct: Column) -> npt.NDArray[np.int32]:
         if self._column is None:
-            names = distinct.to_pylist()
-            mapped = np.fromiter(map(self._codes.get, names, repeat(-1)), np.int32, len(names))
+            known = map(self._codes.get, distinct.to_pylist(), repeat(-1))
+            mapped = np.fromiter(known, np.int32, len(distinct))
         else:
             found = pc.index_in(distinct, value_set=self._column)
             mapped = found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
         new, first = np.flatnonzero(mapped < 0), len(self)
         mapped[new] = np.arange(first, first + len(new), dtype=np.int32)
-        if self._column is not None:
-            self._column = pa.concat_arrays([self._column, distinct.take(pa.array(new))])
+        unknown = distinct.take(pa.array(new))
+        if self._column is None:
+            for key in unknown.to_pylist():
+                self.learn(key)
         else:
-            self._names += [names[place] for place in new]
-            self._codes.update(zip(self._names[first:], range(first, len(self._names)), strict=True))
+            self._column = pa.concat_arrays([self._column, unknown])
         return mapped

@@ -39,6 +39,10 @@ class Bars:
     def arrays(self) -> tuple[Array, Array, Array, Array, Array]:
         return self.open, self.high, self.low, self.close, self.volume
 
+    def has_gaps(self, first: int, last: int) -> bool:
+        """Whether a symbol of these columns lacks a bar after its first."""
+        return self.gaps is not None and bool(self.gaps[first:last].any())
+
     def rows(self, rows: slice) -> Bars:
         """A stretch of time."""
         open_, high, low, close, volume = (array[rows] for array in self.arrays)
@@ -99,7 +103,7 @@ def packed(bars: Bars, first: int, last: int) -> tuple[Bars, NDArray[np.intp] | 
     None: they lie so already.
     """
     columns = [array[:, first:last] for array in bars.arrays]
-    if bars.gaps is None or not bars.gaps[first:last].any():
+    if not bars.has_gaps(first, last):
         open_, high, low, close, volume = (np.ascontiguousarray(column) for column in columns)
         return Bars(open_, high, low, close, volume, bars.missing[:, first:last], None), None
     order = np.argsort(~bars.missing[:, first:last], axis=0, kind="stable")

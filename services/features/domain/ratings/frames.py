@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,13 @@ import pandas as pd
 from services.features.domain.ratings.bars import bars_of_frame
 from services.features.domain.ratings.rules import VOTES, rules_named
 
-_COLUMNS: Final = pd.Index(["recommend_ma", "recommend_other", "recommend_all", "rsi", "adx"])
+
+@cache
+def _columns() -> pd.Index:
+    # Making an index of five names takes longer than two hundred bars do.
+    from services.features.domain.ratings.panel import PanelRatings
+
+    return pd.Index(PanelRatings._fields)
 
 
 class TechnicalRatings:
@@ -27,7 +33,7 @@ class TechnicalRatings:
         from services.features.domain.ratings.panel import panel_ratings
 
         ratings = panel_ratings(bars_of_frame(bars), rules_named(rules))
-        return pd.DataFrame(np.concatenate(ratings, axis=1), index=bars.index, columns=_COLUMNS)
+        return pd.DataFrame(np.concatenate(ratings, axis=1), index=bars.index, columns=_columns())
 
     @staticmethod
     def votes(bars: pd.DataFrame, rules: str = "screener") -> pd.DataFrame:

@@ -90,7 +90,7 @@ def _walk(bars: Bars, rules: Rules, threads: int | None, trace: Array | None = N
         first, last = tile
         own = state[first // WIDTH : -(-last // WIDTH)]
         as_they_lie = COMPILED and (last - first) % WIDTH == 0 and trace is None
-        if as_they_lie and (bars.gaps is None or not bars.gaps[first:last].any()):
+        if as_they_lie and not bars.has_gaps(first, last):
             kernel.advance(own, 0, numbers, first, *bars.arrays, *out, None)
         elif COMPILED and last - first == 1 and trace is None:
             _advance_alone(own, numbers, bars, out, first)
