@@ -145,7 +145,9 @@ def bars_of_frame(frame: pd.DataFrame) -> Bars:
             fix=f"name them {', '.join(COLUMNS)}",
         )
     check_index(frame.index)
-    return checked_bars(*(frame[name].to_numpy(dtype=np.float64)[:, None] for name in COLUMNS))
+    columns = frame if tuple(frame.columns) == COLUMNS else frame[list(COLUMNS)]
+    values = columns.to_numpy(dtype=np.float64)  # together: asking for each takes as long as a thousand bars do
+    return checked_bars(*(values[:, column, None] for column in range(len(COLUMNS))))
 
 
 def check_index(index: pd.Index) -> None:

@@ -32,8 +32,8 @@ class TechnicalRatings:
         """recommend_ma, recommend_other, recommend_all in [−1, 1]; rsi, adx in [0, 100]; NaN where NA."""
         from services.features.domain.ratings.panel import panel_ratings
 
-        ratings = panel_ratings(bars_of_frame(bars), rules_named(rules))
-        return pd.DataFrame(np.concatenate(ratings, axis=1), index=bars.index, columns=_columns())
+        ratings = np.stack(panel_ratings(bars_of_frame(bars), rules_named(rules)))[:, :, 0]
+        return pd.DataFrame(ratings.T, index=bars.index, columns=_columns(), copy=False)  # a frame lies so itself
 
     @staticmethod
     def votes(bars: pd.DataFrame, rules: str = "screener") -> pd.DataFrame:

@@ -131,6 +131,9 @@ RSI_LOW2, RSI_LOW4, RSI_LOW8 = (RINGS[f"RSI_LOW{n}"] for n in (2, 4, 8))
 LEAD1, LEAD2 = RINGS["LEAD1"], RINGS["LEAD2"]
 
 
+_LARGE_PAGE: Final = 2**18  # numbers: 2 MiB
+
+
 def _turned() -> NDArray[np.intp]:
     rows = np.arange(ROWS)
     for ring in RINGS.values():
@@ -153,10 +156,14 @@ def rotated(phase: int) -> NDArray[np.intp]:
 
 
 def aligned(shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """An array whose rows of `WIDTH` each fill one cache line: one that straddles two costs twice."""
+    """An array whose rows of `WIDTH` each fill one cache line: one that straddles two costs twice.
+
+    A large array fills large pages, which the system gives in a fraction of the time of the small ones around them.
+    """
     size = math.prod(shape)
-    raw = np.empty(size + WIDTH)
-    start = -(raw.ctypes.data // 8) % WIDTH
+    unit = WIDTH if size < 2 * _LARGE_PAGE else _LARGE_PAGE
+    raw = np.empty((-(-size // unit) + 1) * unit)
+    start = -(raw.ctypes.data // 8) % unit
     return raw[start : start + size].reshape(shape)
 
 

@@ -18,8 +18,8 @@ from services.features.domain.ratings.rules import Rules, Switches, rules_named,
 
 Array = NDArray[np.float64]
 
-TILE: Final = 256
-"""The most symbols that one pass walks in step: their state, a few kilobytes each, stays near a core."""
+TILE: Final = 64
+"""The most symbols that one pass walks in step: their state, 7 KiB each, stays in a core's second-level cache."""
 
 STRETCH: Final = 2_048
 """Bars that are copied at once where a tile has to be filled up: small enough to stay in the cache."""
@@ -82,8 +82,8 @@ def panel_state(bars: Bars, rules: Rules, threads: int | None = None) -> Array:
 def _walk(bars: Bars, rules: Rules, threads: int | None, trace: Array | None = None) -> tuple[PanelRatings, Array]:
     width = bars.close.shape[1]
     state = layout.empty(-(-width // WIDTH))
-    # In one piece: large enough for the system to give it as a few large pages.
-    out = PanelRatings(*np.empty((len(PanelRatings._fields), *bars.close.shape)))
+    # In one piece, for large pages.
+    out = PanelRatings(*layout.aligned((len(PanelRatings._fields), *bars.close.shape)))
     numbers = switches(rules)
 
     def one(tile: tuple[int, int]) -> None:
