@@ -79,7 +79,7 @@ class DeltaLog:
         )
         return self._path(number).stat().st_mtime
 
-    def publish(self, manifest: Manifest, base: Manifest, this: Attempt) -> None:
+    def publish(self, manifest: Manifest, base: Manifest, this: Attempt) -> Manifest:
         live = {segment.file for segment in base.segments}
         wanted = {segment.file for segment in manifest.segments}
         added = [segment for segment in manifest.segments if segment.file not in live]
@@ -105,6 +105,7 @@ class DeltaLog:
         files.sync_file(self._path(number))
         files.sync_dir(self.folder)
         files.sync_dir(self.root)
+        return manifests.stored(manifest, None, self._path(number).stat().st_size)
 
     def was_collected(self, version: int) -> bool:
         return version in self._gone()

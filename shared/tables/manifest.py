@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from shared.errors import ContractError, IntegrityError
@@ -76,20 +77,18 @@ def encode(manifest: Manifest, listed: tuple[Segment, ...], dropped: tuple[str, 
 
 def decode(body: dict[str, Any], base: tuple[Segment, ...], size: int) -> Manifest:
     """`base`: its checkpoint's segments; `size`: bytes of the manifest's file and of a checkpoint it brought."""
-    version: int = body["version"]
     dropped = set(body["dropped"])
     segments = (*(s for s in base if s.file not in dropped), *decode_segments(body["segments"]))
     meta: dict[str, JsonValue] = body["meta"]
-    brought = f"segments/{version:012d}-"
-    return Manifest(
-        version=version,
-        epoch=body["epoch"],
-        segments=segments,
-        meta=meta,
-        rewritten=body["rewritten"],
-        checkpoint=body["checkpoint"],
-        written=size + sum(s.size for s in segments if s.file.startswith(brought)),
-    )
+    manifest = Manifest(body["version"], body["epoch"], segments, meta, body["rewritten"])
+    return stored(manifest, body["checkpoint"], size)
+
+
+def stored(manifest: Manifest, checkpoint: str | None, size: int) -> Manifest:
+    """The manifest as it lies in a file of its own that names this checkpoint; `size` as of `decode`."""
+    brought = f"segments/{manifest.version:012d}-"
+    own = sum(segment.size for segment in manifest.segments if segment.file.startswith(brought))
+    return replace(manifest, checkpoint=checkpoint, written=size + own)
 
 
 def segment_version(file: str) -> int:

@@ -2,7 +2,8 @@
 
     <root>/manifests/00000000000000000017.json     one for each version; creating it is the commit
     <root>/manifests/checkpoint-…-<id>.json        the long lists of segments that several manifests share
-    <root>/manifests/newest                        a hint where to look first: it may be old or lost, never ahead
+    <root>/manifests/newest                        a hint where to look first: another name of the manifest that was
+                                                   written last; it may be old or lost, never ahead
     <root>/manifests/collected-0                   what a collected version's manifest is replaced with (a hard link)
 
 A commit: segments (fsync each), their folder (fsync), the manifest aside (fsync), its name only if nobody has it
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -33,6 +35,7 @@ INLINE_KEYS = 256
 _SUFFIX = ".json"
 _TOMBSTONES = "collected-"
 _TOMBSTONE = b"collected\n"
+_VERSION = re.compile(rb'\{"sha256":"[0-9a-f]{64}","manifest":\{"format":\d+,"version":(\d+),')
 
 
 class ManifestLog:
@@ -49,12 +52,12 @@ class ManifestLog:
 
     def newest(self, known: int) -> int:
         known = known or _number(self._hint) or max(self._numbered(), default=0)
-        if known and not self._path(known).exists():
+        if known and not self._exists(known):
             raise _missing(self._file(known))
         known = self._probe(known)
         while _number(self._hint) > known:
             # It is never ahead: either somebody committed meanwhile, or the next number's manifest is gone.
-            if not self._path(known + 1).exists():
+            if not self._exists(known + 1):
                 raise _missing(self._file(known + 1))
             known = self._probe(known)
         return known
@@ -62,12 +65,12 @@ class ManifestLog:
     def _probe(self, known: int) -> int:
         """The newest number that exists without a gap after `known`, in steps that double, then halve."""
         step = 1
-        while self._path(known + step).exists():
+        while self._exists(known + step):
             known += step
             step *= 2
         while step > 1:
             step //= 2
-            if self._path(known + step).exists():
+            if self._exists(known + step):
                 known += step
         return known
 
@@ -91,9 +94,9 @@ class ManifestLog:
             raise _missing(str(Path(fault.filename).relative_to(self.root))) from fault
         return manifests.decode(body, listed, size)
 
-    def publish(self, manifest: Manifest, base: Manifest, this: Attempt) -> None:
+    def publish(self, manifest: Manifest, base: Manifest, this: Attempt) -> Manifest:
         files.make_dirs(self.folder)
-        data = self._encode(manifest, base, this)
+        data, stored = self._encode(manifest, base, this)
         aside = self._aside(manifest.version)
         this.wrote.append(aside)
         files.write_new(aside, data)
@@ -108,8 +111,8 @@ class ManifestLog:
             raise
         files.sync_dir(self.folder)
         with suppress(OSError):  # the commit stands; a leftover aside is collected, a lost hint costs a listing
-            aside.unlink()
-            files.write_atomic(self._hint, f"{manifest.version}\n".encode(), durable=False)
+            aside.replace(self._hint)
+        return stored
 
     def was_collected(self, version: int) -> bool:
         path = self._path(version)
@@ -184,6 +187,9 @@ class ManifestLog:
     def _path(self, version: int) -> Path:
         return self.root / self._file(version)
 
+    def _exists(self, version: int) -> bool:
+        return os.path.exists(f"{self.root}/{self._file(version)}")  # noqa: PTH110  asked often, and a Path costs as much
+
     def _checkpoint(self, file: str) -> tuple[Segment, ...]:
         known = self._listed  # another thread may replace it at any moment
         if known is not None and known[0] == file:
@@ -193,11 +199,12 @@ class ManifestLog:
         self._listed = (file, listed)
         return listed
 
-    def _encode(self, manifest: Manifest, base: Manifest, this: Attempt) -> bytes:
-        """The manifest's bytes: it lists its segments itself, or what changed since the checkpoint of `base`, or
-        brings a checkpoint of its own. Either way a commit writes the same few bytes at any size of the table."""
+    def _encode(self, manifest: Manifest, base: Manifest, this: Attempt) -> tuple[bytes, Manifest]:
+        """The manifest's bytes, and the manifest as they hold it: it lists its segments itself, or what changed since
+        the checkpoint of `base`, or brings a checkpoint of its own. Either way a commit writes the same few bytes at
+        any size of the table."""
         if _is_short(manifest.segments):
-            return manifests.encode(manifest, manifest.segments)
+            return _stored(manifest, None, manifest.segments)
         if base.checkpoint is not None:
             listed = self._checkpoint(base.checkpoint)
             live = {segment.file for segment in manifest.segments}
@@ -205,12 +212,24 @@ class ManifestLog:
             dropped = tuple(segment.file for segment in listed if segment.file not in live)
             rest = manifest.segments[len(kept) :]
             if manifest.segments[: len(kept)] == kept and len(dropped) <= INLINE_SEGMENTS and _is_short(rest):
-                return manifests.encode(replace(manifest, checkpoint=base.checkpoint), rest, dropped)
+                return _stored(manifest, base.checkpoint, rest, dropped)
         file = f"manifests/checkpoint-{manifest.version:012d}-{self._new_id()}{_SUFFIX}"
         this.wrote.append(self.root / file)
-        files.write_new(self.root / file, manifests.encode(manifest, manifest.segments))
+        checkpoint = manifests.encode(manifest, manifest.segments)
+        files.write_new(self.root / file, checkpoint)
         files.sync_dir(self.folder)
-        return manifests.encode(replace(manifest, checkpoint=file), ())
+        return _stored(manifest, file, (), brought=len(checkpoint))
+
+
+def _stored(
+    manifest: Manifest,
+    checkpoint: str | None,
+    listed: tuple[Segment, ...],
+    dropped: tuple[str, ...] = (),
+    brought: int = 0,
+) -> tuple[bytes, Manifest]:
+    data = manifests.encode(replace(manifest, checkpoint=checkpoint), listed, dropped)
+    return data, manifests.stored(manifest, checkpoint, len(data) + brought)
 
 
 def _is_short(segments: Sequence[Segment]) -> bool:
@@ -226,10 +245,14 @@ def _missing(file: str) -> IntegrityError:
     return IntegrityError(f"manifest {file} is missing", cause="it was there before", fix=manifests.RESTORE)
 
 
-def _number(path: Path) -> int:
-    """The number in a small file; 0 when the file is absent or a power cut emptied it."""
+def _number(hint: Path) -> int:
+    """The version of the manifest that is the hint; 0 when it is absent or unreadable."""
     try:
-        text = path.read_bytes().strip()
+        handle = os.open(hint, os.O_RDONLY)
     except FileNotFoundError:
         return 0
-    return int(text) if text.isdigit() else 0
+    try:
+        found = _VERSION.match(os.read(handle, 256))
+    finally:
+        os.close(handle)
+    return int(found[1]) if found else 0

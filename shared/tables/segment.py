@@ -41,7 +41,7 @@ def encode(new: NewSegment) -> tuple[bytes, str | None]:
     with pq.ParquetWriter(
         sink,
         table.schema.remove_metadata(),
-        compression="zstd",
+        compression="snappy" if small else "zstd",  # zstd's workspace costs more than a few rows save
         use_dictionary=dictionary if small else True,  # type: ignore[arg-type]  # a list of columns is allowed
         write_statistics=not small,
         store_schema=not all(_survives(field.type) for field in table.schema),

@@ -48,10 +48,10 @@ class Log(Protocol):
         """A version's manifest, None when there is none of that number. Raises IntegrityError when it is torn."""
         ...
 
-    def publish(self, manifest: Manifest, base: Manifest, this: Attempt) -> None:
+    def publish(self, manifest: Manifest, base: Manifest, this: Attempt) -> Manifest:
         """Claims the number `manifest.version`, durably: this is the commit. Its segments are durable already.
 
-        Raises CommitConflict when the number is taken.
+        Returns what `read` gives of it. Raises CommitConflict when the number is taken.
         """
         ...
 
@@ -271,8 +271,8 @@ class VersionedTable:
     def _publish(self, manifest: Manifest, base: Manifest, this: Attempt) -> None:
         if this.wrote:
             files.sync_dir(self.segments)
-        self.log.publish(manifest, base, this)
-        self._known = manifest.version
+        stored = self.log.publish(manifest, base, this)
+        self._known, self._seen = stored.version, Snapshot(self.root, stored, self.log.was_collected)
         this.done()
 
 

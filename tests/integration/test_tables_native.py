@@ -43,8 +43,8 @@ def symbols(snapshot: Snapshot) -> list[str]:
 def test_a_commit_writes_the_same_few_bytes_after_two_hundred_of_them(table: Table) -> None:
     grown(table, 200)
     written = [table.load(version).manifest.written for version in range(1, 201)]
-    on_disk = sum(path.stat().st_size for path in table.root.rglob("*") if path.is_file())
-    assert on_disk == sum(written) + len("200\n")
+    files = {path.stat().st_ino: path.stat().st_size for path in table.root.rglob("*") if path.is_file()}
+    assert sum(files.values()) == sum(written), "the hint is another name of the newest manifest"
     assert np.median(written[-50:]) < 4000
 
 
@@ -55,12 +55,14 @@ def test_no_other_files_are_left_behind(table: Table) -> None:
     assert len(list((table.root / "segments").iterdir())) == 3
 
 
-@pytest.mark.parametrize("content", [None, b"", b"junk", b"1\n"])
-def test_the_newest_version_is_found_without_the_hint(table: Table, content: bytes | None) -> None:
+@pytest.mark.parametrize("content", [None, b"", b"junk", 1])
+def test_the_newest_version_is_found_without_the_hint(table: Table, content: bytes | int | None) -> None:
     grown(table, 11)
     hint = table.root / "manifests" / "newest"
     hint.unlink()
-    if content is not None:
+    if isinstance(content, int):
+        hint.hardlink_to(manifest(table, content))
+    elif content is not None:
         hint.write_bytes(content)
     assert open_table(table.root).load().version == 11
 
@@ -262,16 +264,16 @@ def test_a_collection_between_two_look_ups_makes_no_old_version_the_newest(
     grown(table, 2)
     table.tag("keep", 2)
     table.load()
-    exists = Path.exists
+    exists = os.path.exists
 
-    def slowly(path: Path) -> bool:
-        if path == manifest(table, 3):
+    def slowly(path: str) -> bool:
+        if path == str(manifest(table, 3)):
             monkeypatch.undo()
             other = grown(open_table(table.root), 6)
             other.collect(apply=True)
         return exists(path)
 
-    monkeypatch.setattr(Path, "exists", slowly)
+    monkeypatch.setattr(os.path, "exists", slowly)
     assert table.load().version == 6
 
 

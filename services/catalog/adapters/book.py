@@ -163,7 +163,7 @@ class Book:
         found: dict[str, list[Fact]] = {key: [] for key in keys}
         codes = np.array(list(keys.values()), np.int32)
         for chunk in self._chunks:
-            for fact in chunk.facts(codes, self._keys, self.schema):
+            for fact in chunk.facts(codes, self._keys):
                 found[fact.key].append(fact)
         for key in keys:
             found[key] += self._recent.get(key, ())

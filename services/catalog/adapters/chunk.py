@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from services.catalog.adapters.arrow import Rows, pa, pc
-from services.catalog.adapters.facts import ORIGIN, SEEN, plain, to_facts
+from services.catalog.adapters.arrow import Column, Rows, pa, pc
+from services.catalog.adapters.facts import ORIGIN, SEEN, Origin, origins_of, plain, to_facts
 from services.catalog.domain.schema import Schema
 from services.catalog.domain.versions import Fact
 
@@ -31,6 +31,7 @@ class Names(Protocol):
 class Chunk:
     """Facts in order of commit. `origin` has a row a fact, or where there are many alike, `shares` says which."""
 
+    schema: Schema
     codes: Codes
     effective: npt.NDArray[np.int64]  # microseconds since 1970
     origin: Rows
@@ -74,28 +75,50 @@ class Chunk:
             return self.origin if places is None else self.origin.take(places)
         return self.origin.take(self.shares if places is None else self.shares[places])
 
-    def facts(self, codes: Codes, names: Names, schema: Schema) -> Iterator[Fact]:
+    def facts(self, codes: Codes, names: Names) -> Iterator[Fact]:
         """The facts of these keys, those of one key in order of commit. `names`: the key of each code."""
         places = self.places(codes)
         if len(self.codes) > _FEW:
-            yield from self._made(places, names, schema)
+            yield from self._made(places, names)
         elif len(places):
             if self._few is None:  # a delta is asked for again and again
-                object.__setattr__(self, "_few", self._made(np.arange(len(self.codes)), names, schema))
+                object.__setattr__(self, "_few", self._made(np.arange(len(self.codes)), names))
             few = self._few
             assert few is not None
             yield from (few[place] for place in places.tolist())
 
-    def _made(self, places: Places, names: Names, schema: Schema) -> list[Fact]:
+    def _made(self, places: Places, names: Names) -> list[Fact]:
         if len(places) == 0:
             return []
-        origins = self.origins(places)
-        columns: dict[str, Any] = {name: plain(origins[name]) for name in ORIGIN}
-        columns["effective"] = self.effective[places].tolist()
-        if self.values is not None:
-            values = self.values.take(places)
-            columns |= {name: plain(values[name]) for name in values.column_names}
-        return to_facts([names[code] for code in self.codes[places].tolist()], columns, schema)
+        keys = [names[code] for code in self.codes[places].tolist()]
+        values = {name: pick(places) for name, pick in self._pickers.items()}
+        return to_facts(keys, self.effective[places].tolist(), self._origins_at(places), values)
+
+    def _origins_at(self, places: Places) -> list[Origin]:
+        if self.shares is None or self.origin.num_rows > SMALL:
+            return origins_of(self.origins(places), self.schema)
+        return [self._shared_origins[share] for share in self.shares[places].tolist()]
+
+    @cached_property
+    def _shared_origins(self) -> list[Origin]:
+        return origins_of(self.origin, self.schema)
+
+    @cached_property
+    def _pickers(self) -> dict[str, Callable[[Places], list[Any]]]:
+        values = self.values
+        return {} if values is None else {name: _picker(values[name].chunk(0)) for name in values.column_names}
+
+
+def _picker(column: Column) -> Callable[[Places], list[Any]]:
+    """Reads a column at some places. Where numpy can index it, that takes a tenth of what Arrow takes for a few."""
+    kind = column.type
+    if pa.types.is_dictionary(kind) and len(column.dictionary) <= SMALL:
+        words, indices = column.dictionary.to_pylist(), _picker(column.indices)
+        return lambda places: [None if code is None else words[code] for code in indices(places)]
+    if column.null_count == 0 and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        numbers = column.to_numpy()
+        return lambda places: list(numbers[places].tolist())
+    return lambda places: plain(column.take(places))
 
 
 def chunks_of(codes: Codes, rows: Rows, schema: Schema) -> Iterator[Chunk]:
@@ -117,7 +140,7 @@ def chunks_of(codes: Codes, rows: Rows, schema: Schema) -> Iterator[Chunk]:
             stated = [name for name in schema.attributes if name != "active" and _is_stated(part, name)]
             active = part["active"] if "active" in part.column_names else pa.nulls(len(places), pa.bool_())
             values = _compact(part.select(stated).append_column("active", active))
-        yield Chunk(own, effective, origin, shares, values)
+        yield Chunk(schema, own, effective, origin, shares, values)
 
 
 def _is_stated(rows: Rows, name: str) -> bool:
@@ -182,7 +205,7 @@ def joined(chunks: list[Chunk]) -> Chunk:
     if chunks[0].values is not None:
         parts = [_uniform(chunk.values) for chunk in chunks if chunk.values is not None]
         values = _compact(pa.concat_tables(parts, promote_options="default").combine_chunks())
-    return Chunk(codes, effective, origin, shares, values)
+    return Chunk(chunks[0].schema, codes, effective, origin, shares, values)
 
 
 def _uniform(values: Rows) -> Rows:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from services.catalog.adapters.arrow import Column, Rows, pa
 from services.catalog.domain.schema import Schema
@@ -76,29 +76,54 @@ def _stated_by(fact: Fact) -> Mapping[str, Any]:
     return {"active": False} if fact.kind == "retire" else fact.fields
 
 
-def to_facts(keys: Sequence[str], rows: Mapping[str, Sequence[Any]], schema: Schema) -> list[Fact]:
-    """The facts in rows that were stored; one that only confirms has the names of its fields and no values yet."""
-    facts = []
-    for place, key in enumerate(keys):
-        kind: Any = rows["kind"][place]
-        names = () if kind == "retire" else stated_names(rows["stated"][place], schema.key, tuple(schema.attributes))
-        asked = rows["asked"][place]
-        facts.append(
-            Fact(
-                key,
-                instant_of(rows["effective"][place]),
-                instant_of(rows["known"][place]),
-                _kind(kind),
-                {name: rows[name][place] if name in rows else None for name in names},
-                rows["event_id"][place],
-                rows["run_id"][place],
-                rows["source"][place],
-                rows["sources"][place],
-                None if asked is None else instant_of(asked),
-                kind == SEEN,
-            )
+class Origin(NamedTuple):
+    """All that a stored row says of its fact but the key, the instant and the values; often that of many rows."""
+
+    kind: str
+    known: datetime
+    names: tuple[str, ...]  # of the attributes that it states
+    asked: datetime | None
+    event_id: str | None
+    run_id: str | None
+    source: str | None
+    sources: str | None
+
+
+def origins_of(rows: Rows, schema: Schema) -> list[Origin]:
+    """Of rows with the columns `ORIGIN`."""
+    attributes = tuple(schema.attributes)
+    return [
+        Origin(
+            kind,
+            instant_of(known),
+            () if kind == "retire" else stated_names(stated, schema.key, attributes),
+            None if asked is None else instant_of(asked),
+            *sources,
         )
-    return facts
+        for kind, known, stated, asked, *sources in zip(*(plain(rows[name]) for name in ORIGIN), strict=True)
+    ]
+
+
+def to_facts(
+    keys: Sequence[str], effective: Sequence[int], origins: Sequence[Origin], values: Mapping[str, Sequence[Any]]
+) -> list[Fact]:
+    """The facts in rows that were stored; one that only confirms has the names of its fields and no values yet."""
+    return [
+        Fact(
+            key,
+            instant_of(effective[place]),
+            origin.known,
+            _kind(origin.kind),
+            {name: values[name][place] if name in values else None for name in origin.names},
+            origin.event_id,
+            origin.run_id,
+            origin.source,
+            origin.sources,
+            origin.asked,
+            origin.kind == SEEN,
+        )
+        for place, (key, origin) in enumerate(zip(keys, origins, strict=True))
+    ]
 
 
 def _kind(stored: str) -> Literal["record", "retire", "snapshot"]:
