@@ -73,7 +73,7 @@ def main(counts: list[int]) -> None:
 
 def _measure(folder: Path, count: int) -> None:
     home = Home.at(folder)
-    frames = {f"X:S{number:04}": _bars(BARS + 2, number) for number in range(count)}
+    frames = {f"X:S{number:04}": made_bars(BARS + 2, number) for number in range(count)}
     for symbol, frame in frames.items():
         BarsTable.open(home.bars_table("1d", symbol)).append(frame.iloc[:BARS], run_id="fetched")
     runs = [_run(home, "first", list(frames), START)]
@@ -185,7 +185,7 @@ def _watch(real: Callable[..., Any], spent: dict[str, _Spent], step: str) -> Cal
     return watched
 
 
-def _bars(count: int, seed: int) -> pd.DataFrame:
+def made_bars(count: int, seed: int) -> pd.DataFrame:
     random = np.random.default_rng(seed)
     close = 100 * np.exp(np.cumsum(random.normal(0, 0.02, count)))
     open_ = close * np.exp(random.normal(0, 0.005, count))

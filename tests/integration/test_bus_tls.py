@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +24,7 @@ from shared.bus import Subscription, client
 from shared.errors import ContractError, TransientError
 from tests.integration.bus_parts import Seen, run, running, service
 from tests.redis_server import running_server
-from tests.sentinel import free_port
+from tests.sentinel import Tls, free_port, watched_pair
 
 PASSWORD = "s@fe/and sound"
 
@@ -36,22 +38,26 @@ class Secured:
 
 
 @pytest.fixture(scope="module")
-def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
-    """A server that speaks TLS alone, asks for a password, and has a certificate for 127.0.0.1."""
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
     folder = tmp_path_factory.mktemp("tls")
     binary = next((one for one in find_servers() if speaks_tls(one)), None)
     if binary is None:
         pytest.skip("no server with TLS on PATH: apt-get install redis-server")
     make_authority(folder / "ca")
+    return Tls(binary, folder / "ca.server.pem", folder / "ca.server.key", folder / "ca.pem")
+
+
+@pytest.fixture(scope="module")
+def secured(tls: Tls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    """A server that speaks TLS alone, asks for a password, and has a certificate for 127.0.0.1."""
+    folder = tmp_path_factory.mktemp("secured")
     make_authority(folder / "other")
     (folder / "password").write_text(PASSWORD + "\n")
     port = free_port()
-    options = ("--tls-port", str(port), "--tls-auth-clients", "no", "--requirepass", PASSWORD)
-    files = ("--tls-cert-file", str(folder / "ca.server.pem"), "--tls-key-file", str(folder / "ca.server.key"))
-    with running_server(
-        folder / "server", *options, *files, "--tls-ca-cert-file", str(folder / "ca.pem"), binary=binary
-    ):
-        yield Secured(port, folder / "ca.pem", folder / "other.pem", folder / "password")
+    options = [part for name, value in tls.options.items() for part in (f"--{name}", value)]
+    options += ["--tls-port", str(port), "--requirepass", PASSWORD]
+    with running_server(folder / "server", *options, binary=tls.binary):
+        yield Secured(port, tls.ca, folder / "other.pem", folder / "password")
 
 
 def speaks_tls(binary: ServerBinary) -> bool:
@@ -123,6 +129,23 @@ async def test_a_server_that_an_unknown_authority_signed_for_is_not_believed(sec
 async def test_a_server_that_speaks_tls_alone_takes_nothing_in_the_clear(secured: Secured) -> None:
     with pytest.raises(TransientError):
         await client.publish(f"redis://127.0.0.1:{secured.port}/0", [run("r1")])
+
+
+async def test_a_master_that_died_is_replaced_over_tls_too(tls: Tls, tmp_path: Path) -> None:
+    seen = Seen()
+    with watched_pair(tmp_path / "servers", tls) as pair:
+        async with running(service("fetcher", tmp_path, Subscription("run-candidates", seen)), url=pair.url()):
+            await client.publish(pair.url(), [run("before")])
+            await seen.until(1)
+            assert await client.settle(pair.url(), timeout_s=60) == []
+            pair.servers[0].kill()
+            async with asyncio.timeout(60):
+                while True:
+                    with suppress(TransientError):
+                        await client.publish(pair.url(), [run("after")])
+                        break
+            assert {event.runid for event in await seen.until(2)} == {"before", "after"}
+            assert pair.address()[1] == pair.ports[1]
 
 
 def test_a_ca_file_without_tls_is_named(tmp_path: Path) -> None:

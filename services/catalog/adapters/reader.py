@@ -18,9 +18,10 @@ import pandas as pd
 
 from services.catalog.adapters.book import Book
 from services.catalog.adapters.chunk import SMALL
+from services.catalog.adapters.deriving import derive
 from services.catalog.adapters.facts import micros
 from services.catalog.adapters.frames import history_frame, history_rows, join_frame, panel_frame, record_of, write_rows
-from services.catalog.adapters.panel import Panel, derive
+from services.catalog.adapters.panel import Panel
 from services.catalog.domain.schema import SYMBOLS, Schema
 from services.catalog.domain.versions import Timeline, violations
 from shared.clock import Clock, parse_instant, system_clock

@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from services.catalog.adapters.book import Book
+from services.catalog.adapters.deriving import derive
 from services.catalog.adapters.facts import micros, to_rows
 from services.catalog.adapters.frames import panel_frame
-from services.catalog.adapters.panel import derive
 from services.catalog.domain.decide import Batch, decide
 from services.catalog.domain.schema import Schema
 from services.catalog.domain.versions import Timeline, violations
