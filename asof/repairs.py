@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import uuid
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 from shared.clock import format_instant
 from shared.errors import ContractError, IntegrityError
+from shared.files import make_dirs, write_atomic
 from shared.paths import Home
 from shared.tables import Damage, open_table
 
@@ -66,15 +69,20 @@ def repair_tables(what: str, home: Home, *, now: datetime, by: str) -> tuple[lis
             continue
         if "prod" in table.tags():
             table.tag("prod", repaired.version)
-        done.append(
-            {
-                **told(what, home, root, damage),
-                "version": repaired.version,
-                "kept_aside": home.relative(repaired.aside),
-                "next": _again(home, root, damage),
-            }
-        )
+        report = told(what, home, root, damage) | {
+            "version": repaired.version,
+            "kept_aside": home.relative(repaired.aside),
+        }
+        _note(home, report | {"at": format_instant(now), "by": by})
+        done.append(report | {"next": _again(home, root, damage)})
     return done, failed
+
+
+def _note(home: Home, report: dict[str, Any]) -> None:
+    """For the auditor, who enters it into the ledger at its next tick."""
+    note = {name: value for name, value in report.items() if name != "next"}
+    make_dirs(home.repair_notes)
+    write_atomic(home.repair_notes / f"{uuid.uuid4().hex}.json", json.dumps(note, ensure_ascii=False).encode())
 
 
 def _again(home: Home, root: Path, damage: Damage) -> str | None:

@@ -98,6 +98,11 @@ class Home:
         return self.root / "state"
 
     @property
+    def repair_notes(self) -> Path:
+        """Repairs of tables that are not in the ledger yet."""
+        return self.state / "auditor" / "repairs"
+
+    @property
     def cache(self) -> Path:
         return self.root / "cache"
 

@@ -14,6 +14,7 @@ from services.auditor.adapters.channels import AlertLog, AppriseChannel, Stdout,
 from services.auditor.adapters.keys import ApproverKeys, ledger_signer
 from services.auditor.adapters.lag import RedisGroups
 from services.auditor.adapters.ledger_file import LedgerFile
+from services.auditor.adapters.repair_notes import RepairNotes
 from services.auditor.adapters.report_data import HtmlReports
 from services.auditor.adapters.run_files import RunFolders
 from services.auditor.adapters.schedule_files import ScheduleFiles, is_session
@@ -74,6 +75,7 @@ def open_desk(settings: Settings, home: Home, clock: Clock) -> Desk:
         bookmark=BookmarkFile(home.state / "auditor" / "published"),
         reporter=HtmlReports(home),
         alerts=AlertFile(home, repeat=timedelta(seconds=settings.alert_repeat_s)),
+        repairs=RepairNotes(home),
         clock=clock,
         deadline_policy=settings.deadlines(),
         attempts_grace=timedelta(seconds=settings.attempts_grace_s),

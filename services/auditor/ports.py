@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 from services.auditor.domain.alert_book import Book
@@ -14,6 +15,7 @@ from services.auditor.domain.coverage import Coverage
 from services.auditor.domain.journal import Journal
 from services.auditor.domain.manifest import RunManifest
 from services.auditor.domain.notes import Line
+from services.auditor.domain.repairs import Repair
 from services.auditor.domain.schedule import Schedule
 from shared.events import Alert, FileRef, Versions
 
@@ -143,6 +145,18 @@ class Alerts(Protocol):
         ...
 
     def add(self, lines: Sequence[Mapping[str, Any]]) -> None: ...
+
+
+class Repairs(Protocol):
+    """Repairs that are not in the ledger yet."""
+
+    def waiting(self) -> Iterable[tuple[Path, Repair]]:
+        """Each with its note."""
+        ...
+
+    def done(self, note: Path) -> None:
+        """The repair is in the ledger."""
+        ...
 
 
 class Channel(Protocol):

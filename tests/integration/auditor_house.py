@@ -13,6 +13,7 @@ from typing import Any
 from services.auditor.adapters.alert_file import AlertFile
 from services.auditor.adapters.bookmark import BookmarkFile
 from services.auditor.adapters.ledger_file import LedgerFile
+from services.auditor.adapters.repair_notes import RepairNotes
 from services.auditor.adapters.report_data import HtmlReports
 from services.auditor.adapters.run_files import RunFolders
 from services.auditor.adapters.tables import LakehouseTables
@@ -50,6 +51,7 @@ class House:
             reporter=HtmlReports(self.home),
             alerts=AlertFile(self.home, repeat=timedelta(hours=4)),
             bookmark=BookmarkFile(self.home.state / "auditor" / "published"),
+            repairs=RepairNotes(self.home),
             clock=lambda: self.now,
             deadline_policy=DeadlinePolicy(base_s=60, per_symbol_s=1, longest_s=3600),
         )

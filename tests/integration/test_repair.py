@@ -15,6 +15,7 @@ from shared.bars import BarsTable
 from shared.errors import ContractError, IntegrityError, NotFoundError
 from shared.paths import Home
 from shared.tables import open_table
+from tests.integration.auditor_house import House
 from tests.integration.gc_house import SYMBOL, bars, build, promote
 
 NOW = datetime(2021, 12, 15, tzinfo=UTC)
@@ -175,3 +176,37 @@ def test_a_sound_house_is_left_as_it_is(home: Home):
 def test_a_ledger_is_never_repaired(home: Home):
     with pytest.raises(ContractError, match="has no repair"):
         repair(home, "ledger")
+
+
+@pytest.fixture
+def auditor(tmp_path: Path) -> House:
+    """An auditor in a house whose catalog has a version that cannot be read, and a repair that was made."""
+    house = House(tmp_path / "data")
+    catalog = MetadataCatalog.open(house.home.symbols_table)
+    for sector in ("Food", "Retail"):
+        catalog.upsert_symbols([{"symbol": SYMBOL, "sector": sector}], known_at=NOW, run_id=sector)
+    damage(segment_of(house.home.symbols_table, 2), "changed")
+    repair(house.home)
+    return house
+
+
+def test_a_repair_is_entered_into_the_ledger_once_by_whichever_auditor_runs_next(auditor: House):
+    notes = {path: path.read_bytes() for path in auditor.home.repair_notes.iterdir()}
+    assert auditor.desk.ledger.head() is None
+    auditor.tick()
+    (entry,) = auditor.desk.ledger.of_kind("repaired")
+    assert (entry.data["table"], entry.data["gives_up"], entry.data["version"]) == ("lakehouse/symbols", [2], 3)
+    assert (entry.data["by"], entry.data["at"], entry.data["runs"]) == ("a test", "2021-12-15T00:00:00Z", ["Retail"])
+    assert not list(auditor.home.repair_notes.iterdir())
+    for path, data in notes.items():  # as if it had been killed before it removed them
+        path.write_bytes(data)
+    auditor.again().tick()
+    assert len(auditor.desk.ledger.of_kind("repaired")) == 1
+    assert not list(auditor.home.repair_notes.iterdir())
+
+
+def test_a_note_of_a_repair_that_cannot_be_read_is_kept_and_stops_nobody(auditor: House):
+    (auditor.home.repair_notes / "0.json").write_text('{"table": 1}')
+    auditor.tick()
+    assert len(auditor.desk.ledger.of_kind("repaired")) == 1
+    assert [path.name for path in auditor.home.repair_notes.iterdir()] == ["0.unreadable"]

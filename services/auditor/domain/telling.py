@@ -26,6 +26,9 @@ def what_happened(kind: str, data: Mapping[str, Any]) -> str:
             return f"{len({*data['metadata'], *data['bars']}):,} symbols asked for again, by {data['requested_by']}"
         case "promoted":
             return f"features version {data['feature_version']}, catalog version {data['catalog_version']}"
+        case "repaired":
+            gone = ", ".join(map(str, data["gives_up"]))
+            return f"{data['table']}: version {gone} given up, version {data['version']} stands, by {data['by']}"
         case "reported":
             return str(data["report"]["path"])
     return ""

@@ -10,7 +10,7 @@ from typing import Any
 from services.auditor.domain.chain import Entry
 from services.auditor.domain.manifest import DeadlinePolicy
 from services.auditor.domain.waivers import Approvals
-from services.auditor.ports import Alerts, Approvers, Bookmark, Ledger, Reporter, Runs, Tables
+from services.auditor.ports import Alerts, Approvers, Bookmark, Ledger, Repairs, Reporter, Runs, Tables
 from shared.clock import Clock
 from shared.events import Alert, Event, Payload
 
@@ -43,6 +43,7 @@ class Desk:
     bookmark: Bookmark
     reporter: Reporter
     alerts: Alerts
+    repairs: Repairs
     clock: Clock
     deadline_policy: DeadlinePolicy
     stale_after: timedelta = timedelta(minutes=5)

@@ -11,6 +11,7 @@ from services.auditor.domain.chain import Entry
 from services.auditor.domain.coverage import read_coverage
 from services.auditor.handlers.desk import Desk, Events
 from services.auditor.handlers.recovering import is_merged, recovered
+from services.auditor.handlers.repairs import enter_repairs
 from services.auditor.handlers.runs import out
 from services.auditor.handlers.verdict import Ruling, events_of, head_hash, ledger_alert, settle
 from shared.clock import parse_instant
@@ -23,7 +24,8 @@ _REPEATED_AFTER = timedelta(minutes=10)
 
 
 async def tick(*, desk: Desk) -> Events:
-    """Close runs whose deadline has passed, finish what a killed auditor left, publish decisions nobody published."""
+    """Close runs whose deadline has passed, finish what a killed auditor left, publish decisions nobody published, and
+    enter repairs that were made meanwhile."""
     return await asyncio.to_thread(lambda: out(desk, *_tick(desk)))
 
 
@@ -34,6 +36,7 @@ def _tick(desk: Desk) -> tuple[list[Ruling | None], Events]:
     except IntegrityError as fault:
         return [], _ledger_trouble(desk, str(fault.cause))
     desk.memory.ledger_alerted = None
+    enter_repairs(desk)
     orphans = [*_orphans(desk), *_stale(desk)]
     rulings: list[Ruling | None] = []
     for run_id in desk.ledger.open_runs():
