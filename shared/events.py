@@ -108,6 +108,7 @@ CommandKind = Literal[
     "retry",
     "rollback",
     "retire",
+    "rename",
     "ack",
     "silence",
     "discover",

@@ -1,4 +1,4 @@
-"""get, history and retire: a symbol's versions."""
+"""get, history, retire and rename: a symbol's versions."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
     app.command()(get)
     app.command()(history)
     app.command()(retire)
+    app.command()(rename)
 
 
 def get(symbol: Symbol, as_of: AsOf = None, known_at: KnownAt = None, as_json: AsJson = False) -> None:
@@ -73,6 +74,18 @@ def retire(
     from asof.cli.ask import ask
 
     ask("retire", {"symbols": symbols}, as_json=as_json)
+
+
+def rename(
+    old: Annotated[str, typer.Argument(help="EXCHANGE:TICKER, as it was called")],
+    new: Annotated[str, typer.Argument(help="EXCHANGE:TICKER, as it is called now")],
+    at: Annotated[str | None, typer.Option("--at", help="from when on; now when absent")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """A ticker changed: OLD is retired, and NEW begins with its attributes and says what it was called."""
+    from asof.cli.ask import ask
+
+    ask("rename", {"old": old, "new": new, **({} if at is None else {"at": at})}, as_json=as_json)
 
 
 def _draw_record(console: Console, record: dict[str, Any]) -> None:

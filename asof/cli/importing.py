@@ -22,7 +22,7 @@ _PARTS: Final[tuple[tuple[CommandKind, tuple[str, ...]], ...]] = (
 )
 # A house of years of bars takes minutes.
 _PATIENCE_S: Final = 3600.0
-_COUNTS: Final = ("rows", "keys", "symbols", "versions", "retired", "repeated", "added", "unchanged")
+_COUNTS: Final = ("rows", "keys", "symbols", "versions", "retired", "repeated", "endless", "added", "unchanged")
 
 
 def register(app: typer.Typer) -> None:

@@ -130,8 +130,8 @@ class Tables(Protocol):
         """A new version that equals an older one. The same command again finds what it did. Raises NotFoundError."""
         ...
 
-    def active_symbols(self) -> list[str]:
-        """Every active symbol of the catalog, from its plain export. Raises NotFoundError when there is none."""
+    def active_symbols(self, at: datetime) -> list[str]:
+        """The symbols active at an instant, by the catalog's plain export. Raises NotFoundError without one."""
         ...
 
 

@@ -6,11 +6,12 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
 
 from services.catalog.domain.decide import Batch, UpsertResult
 from services.catalog.ports import Catalog, Exports, ImportPlan, Lease, RunViews
-from shared.clock import Clock
+from shared.clock import Clock, format_instant, parse_instant
 from shared.errors import CommitConflict, ContractError, NotFoundError, StaleEpochError
 from shared.events import (
     CatalogUpdated,
@@ -86,16 +87,16 @@ def _batch(event: Event[SymbolMetadata], desk: Desk) -> Batch:
 def _updated(run_id: str, observed: Sequence[tuple[Event[SymbolMetadata], UpsertResult]], desk: Desk) -> Event[Any]:
     groups: dict[str, list[str]] = {"inserted": [], "changed": [], "unchanged": []}
     rejected: dict[str, Failure] = {}
-    records = []
+    seen = []
     for event, result in observed:
         symbol = event.data.symbol
         for name, group in groups.items():
             group.extend(getattr(result, name))
         for reason in result.rejected.values():
             rejected[symbol] = Failure(code="invalid_record", message=reason, retryable=False, fix=f"asof get {symbol}")
-        record = desk.symbols.get_instrument(symbol, as_of=event.data.observed_at)
-        if record is not None and not result.rejected:
-            records.append(record)
+        record = None if result.rejected else desk.symbols.left_by(symbol, event.id)
+        if record is not None:
+            seen.append((event.data.observed_at, record))
     # Named after the events, so that a batch delivered twice is one file.
     part = hashlib.sha256("".join(event.id for event, _ in observed).encode()).hexdigest()[:16]
     data = CatalogUpdated(
@@ -105,7 +106,7 @@ def _updated(run_id: str, observed: Sequence[tuple[Event[SymbolMetadata], Upsert
         changed=tuple(groups["changed"]),
         unchanged=tuple(groups["unchanged"]),
         rejected=rejected,
-        metadata=desk.views.keep(run_id, part, records) if records else None,
+        metadata=desk.views.keep(run_id, part, seen) if seen else None,
     )
     return Event.of(data, source=SOURCE, time=desk.clock(), subject=run_id)
 
@@ -134,32 +135,58 @@ async def take_snapshot(event: Event[UniverseSnapshot], *, desk: Desk) -> Events
             exchange=data.exchange,
         )
         await commit(desk.symbols, [batch], desk)
+        await asyncio.to_thread(desk.exports.refresh)
     return []
 
 
 async def obey(event: Event[Command], *, desk: Desk) -> Events:
-    """`retire` and `import`; other kinds are other services'."""
-    command = event.data
-    if command.kind == "import":
-        return [await _import(event, desk)]
-    if command.kind != "retire":
-        return []
-    symbols = command.arguments.get("symbols")
+    """`retire`, `rename` and `import`; other kinds are other services'."""
+    act = {"retire": _retire, "rename": _rename, "import": _import}.get(event.data.kind)
+    return [] if act is None else [await act(event, desk)]
+
+
+async def _retire(event: Event[Command], desk: Desk) -> Event[Any]:
+    symbols = event.data.arguments.get("symbols")
     if not isinstance(symbols, list) or not symbols:
-        return [_answer(event, "refused", "retire names no symbols; next: asof retire SYMBOL…", {}, desk)]
-    batch = Batch(
-        "retire", [{"symbol": symbol} for symbol in symbols], desk.clock(), event.time, "keep", event.id, command.run_id
-    )
-    async with desk.writing:
-        (result,) = await commit(desk.symbols, [batch], desk)
-        await asyncio.to_thread(desk.exports.refresh)
+        return _answer(event, "refused", "retire names no symbols; next: asof retire SYMBOL…", {}, desk)
+    result = await _carried_out("retire", [{"symbol": symbol} for symbol in symbols], event, desk)
     refused = {str(symbol): reason for symbol, reason in result.rejected.items()}
     text = f"{len(result.changed)} retired, {len(result.unchanged)} were retired before"
     if refused:
         text += "; refused: " + ", ".join(f"{symbol} ({reason})" for symbol, reason in refused.items())
     outcome = "refused" if refused and not result.changed and not result.unchanged else "done"
     references = {"retired": list(result.changed), "refused": refused, "catalog_version": result.version}
-    return [_answer(event, outcome, text, references, desk)]
+    return _answer(event, outcome, text, references, desk)
+
+
+async def _rename(event: Event[Command], desk: Desk) -> Event[Any]:
+    """`old` is called `new` from `at` on, by default from when the command was given."""
+    given = event.data.arguments
+    old, new, at = (given.get(name) for name in ("old", "new", "at"))
+    try:
+        effective = event.time if at is None else parse_instant(str(at), name="at")
+    except ContractError as fault:
+        return _answer(event, "refused", str(fault), {}, desk)
+    record = {"symbol": old, "renamed_to": new}
+    result = await _carried_out("rename", [record], event, desk, effective)
+    for reason in result.rejected.values():
+        return _answer(event, "refused", f"{old} cannot be renamed to {new}: {reason}; next: asof get {old}", {}, desk)
+    references = {"old": old, "new": new, "at": format_instant(effective), "catalog_version": result.version}
+    return _answer(event, "done", f"{old} is {new} from {format_instant(effective)} on", references, desk)
+
+
+async def _carried_out(
+    kind: Literal["retire", "rename"],
+    records: Sequence[Mapping[str, Any]],
+    event: Event[Command],
+    desk: Desk,
+    at: datetime | None = None,
+) -> UpsertResult:
+    batch = Batch(kind, records, desk.clock(), at or event.time, "keep", event.id, event.data.run_id)
+    async with desk.writing:
+        (result,) = await commit(desk.symbols, [batch], desk)
+        await asyncio.to_thread(desk.exports.refresh)
+    return result
 
 
 async def _import(event: Event[Command], desk: Desk) -> Event[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from typing import Any, Protocol
 
 from services.catalog.domain.decide import Batch, UpsertResult
@@ -24,7 +25,9 @@ class Catalog(Protocol):
         when the holder of a newer lease has written."""
         ...
 
-    def get_instrument(self, symbol: str, as_of: Any = None) -> dict[str, Any] | None: ...
+    def left_by(self, symbol: str, event_id: str) -> dict[str, Any] | None:
+        """The record at an event's instant as that event left it."""
+        ...
 
     def tag(self, name: str, version: int) -> None: ...
 
@@ -64,12 +67,12 @@ class ImportReport(Protocol):
 class RunViews(Protocol):
     """What each run saw, whatever other runs did."""
 
-    def keep(self, run_id: str, part: str, records: Sequence[Mapping[str, Any]]) -> FileRef:
-        """Write one batch's records; the same part again has the same bytes."""
+    def keep(self, run_id: str, part: str, seen: Sequence[tuple[datetime, Mapping[str, Any]]]) -> FileRef:
+        """Write one batch's records, each with when it was observed; the same part again has the same bytes."""
         ...
 
     def assemble(self, run_id: str) -> None:
-        """Make one file of all parts of a run."""
+        """Make one file of all parts of a run; of a symbol that it saw more than once, what it observed last."""
         ...
 
 

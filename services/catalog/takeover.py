@@ -37,6 +37,7 @@ class FileReport:
     versions: int
     retired: int
     repeated: int
+    endless: int
     refused: Mapping[str, tuple[str, ...]]
     ignored: tuple[str, ...]
     catalog_version: int | None  # None after a dry run
@@ -49,6 +50,7 @@ class FileReport:
             "versions": self.versions,
             "retired": self.retired,
             "repeated": self.repeated,
+            "endless": self.endless,
             "refused": {key: list(flaws) for key, flaws in self.refused.items()},
             "ignored_columns": list(self.ignored),
             "catalog_version": self.catalog_version,
@@ -105,6 +107,7 @@ def _plan(path: Path, catalog: MetadataCatalog, known: datetime) -> Plan:
         found.count,
         len(found.ended),
         found.repeated,
+        found.endless,
         {str(key): flaws for key, flaws in found.refused.items()},
         ignored,
         None,
@@ -139,7 +142,7 @@ def _read(path: Path, schema: Schema) -> tuple[Takeover, int, tuple[str, ...]]:
 
 def _instants(column: pd.Series, file: str) -> pd.Series:
     try:
-        stamps = pd.to_datetime(column, utc=True)  # a house without zones meant UTC
+        stamps = pd.to_datetime(column, utc=True, format="ISO8601")  # a house without zones meant UTC
     except (ValueError, TypeError) as fault:
         raise ContractError(f"{file}: {column.name} holds no instants", cause=str(fault), fix="convert it") from fault
     found: list[Any] = stamps.tolist()

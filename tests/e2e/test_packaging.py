@@ -20,6 +20,7 @@ COMMANDS = (
         "features",
         "refresh",
         "retire",
+        "rename",
         "audit",
         "waive",
     ),

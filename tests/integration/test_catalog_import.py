@@ -21,7 +21,7 @@ def house(folder: Path, rows: list[tuple[Any, ...]]) -> Path:
     columns = ["symbol", "sector", "tick_size", "valid_from", "valid_until"]
     frame = pd.DataFrame(rows, columns=columns)
     for name in ("valid_from", "valid_until"):
-        frame[name] = pd.to_datetime(frame[name])  # without a zone, as old houses have it
+        frame[name] = pd.to_datetime(frame[name], format="ISO8601")  # without a zone, as old houses have it
     frame.assign(legacy_note="x").to_parquet(folder / "symbols.parquet")
     return folder
 
@@ -54,6 +54,25 @@ def test_sound_histories_come_over_whole_and_the_same_file_again_is_a_no_op(tmp_
 
     (again,) = import_house(old, home, apply=True, clock=lambda: NOW)
     assert again.catalog_version == 1
+
+
+@pytest.mark.parametrize("never", ["9999-12-31", "9999-12-31T23:59:59.999999", "2262-04-11", "2200-01-01"])
+def test_an_end_in_a_far_century_is_none(tmp_path: Path, never: str) -> None:
+    old = house(
+        tmp_path / "old",
+        [
+            ("PSE:JFC", "Food", 0.1, "2020-01-01", "2021-01-01"),
+            ("PSE:JFC", "Banks", 0.1, "2021-01-01", never),
+            ("PSE:OLD", "Rail", 0.5, "2019-01-01", "2199-01-01"),
+        ],
+    )
+    home = Home.at(tmp_path / "new")
+    (report,) = import_house(old, home, apply=True, clock=lambda: NOW)
+    assert (report.retired, report.endless, report.refused) == (1, 1, {})
+    assert report.as_dict()["endless"] == 1
+    cat = MetadataCatalog.open(home.symbols_table, clock=lambda: NOW)
+    assert cat.active() == ["PSE:JFC", "PSE:OLD"]
+    assert len(cat.history("PSE:JFC")) == 2
 
 
 @pytest.mark.parametrize(

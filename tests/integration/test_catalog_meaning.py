@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from services.catalog import ExchangeCatalog, MetadataCatalog, UpsertResult
+from services.catalog.domain.decide import Batch
 from shared.errors import ContractError, IntegrityError
 
 T = datetime(2024, 1, 1, tzinfo=UTC)
@@ -145,13 +146,16 @@ def test_a_default_that_upstream_confirms_makes_no_version(cat: MetadataCatalog)
     assert cat.audit() == []
 
 
-def test_a_symbol_absent_from_an_upsert_is_untouched_and_absent_from_a_snapshot_retired(cat: MetadataCatalog) -> None:
+def test_a_symbol_absent_from_an_upsert_is_untouched_and_absent_from_a_snapshot_retired(
+    cat: MetadataCatalog, clock: Hand
+) -> None:
     cat.upsert_symbols([{"symbol": JFC}, {"symbol": "PSE:BDO"}], known_at=day(0))
     cat.upsert_symbols([{"symbol": JFC, "sector": "Food"}], known_at=day(1))
     assert cat.get_instrument("PSE:BDO")["active"] is True
     result = cat.apply_snapshot([{"symbol": JFC, "sector": "Food"}], known_at=day(2))
     assert result.changed == ("PSE:BDO",)
     assert cat.get_instrument("PSE:BDO", as_of=day(2))["active"] is False
+    clock.now = day(2)
     assert cat.active() == [JFC]
 
 
@@ -451,11 +455,35 @@ def test_a_symbol_learned_after_a_snapshot_is_not_touched_by_it_even_when_it_is_
     assert table(cat, "PSE:NEW", "active") == [(True, 1, None)]
 
 
-def test_a_snapshot_of_one_exchange_leaves_the_others_alone(cat: MetadataCatalog) -> None:
+def test_a_snapshot_of_one_exchange_leaves_the_others_alone(cat: MetadataCatalog, clock: Hand) -> None:
     cat.upsert_symbols([{"symbol": JFC}, {"symbol": "PSE:BDO"}, {"symbol": "BINANCE:BTCUSDT"}], known_at=day(0))
     result = cat.apply_snapshot([{"symbol": JFC}, {"symbol": "OKX:ETHUSDT"}], known_at=day(1), exchange="PSE")
     assert (result.changed, list(result.rejected)) == (("PSE:BDO",), ["OKX:ETHUSDT"])
+    clock.now = day(1)
     assert cat.active() == ["BINANCE:BTCUSDT", JFC]
+
+
+def test_a_symbol_is_active_until_the_retirement_that_was_announced_for_later(
+    cat: MetadataCatalog, clock: Hand
+) -> None:
+    put(cat, 0, sector="Food")
+    cat.retire_symbols([JFC], effective_at=day(300), known_at=day(1))
+    cat.upsert_symbols([{"symbol": "PSE:SOON"}], effective_at=day(400), known_at=day(1))
+    assert cat.active() == [JFC]
+    clock.now = day(300)
+    assert cat.active() == []
+    clock.now = day(400)
+    assert cat.active() == ["PSE:SOON"]
+
+
+def test_a_snapshot_by_a_clock_that_went_back_retires_what_it_does_not_have(cat: MetadataCatalog, clock: Hand) -> None:
+    clock.now = day(10)
+    cat.upsert_symbols([{"symbol": JFC}, {"symbol": "PSE:BDO"}])
+    clock.now = day(5)
+    assert cat.apply_snapshot([{"symbol": JFC}], event_id="s1").changed == ("PSE:BDO",)
+    assert table(cat, "PSE:BDO", "active")[0][:2] == (True, 10)
+    assert list(cat.history("PSE:BDO")["valid_from"]) == [day(10), day(10) + TICK]
+    assert cat.audit() == []
 
 
 def test_a_snapshot_retires_what_is_live_at_its_own_instant(cat: MetadataCatalog) -> None:
@@ -466,7 +494,97 @@ def test_a_snapshot_retires_what_is_live_at_its_own_instant(cat: MetadataCatalog
     assert table(cat, "PSE:SOON", "active") == [(True, 30, 35), (False, 35, None)]
 
 
+# -- what a run saw
+
+
+def saw(cat: MetadataCatalog, event_id: str, field: str = "sector") -> Any:
+    found = cat.left_by(JFC, event_id)
+    return None if found is None else found[field]
+
+
+def two_runs(cat: MetadataCatalog, known: Sequence[float], at: Sequence[float] = (1, 1)) -> None:
+    """Two runs that observe a symbol differently, in one commit where they are known at one instant."""
+    batches = [
+        Batch("upsert", [{"symbol": JFC, **fields}], day(when), day(effective), event_id=run, run_id=run)
+        for run, when, effective, fields in zip(
+            ("r1", "r2"),
+            known,
+            at,
+            ({"sector": "Food", "pricescale": 100}, {"sector": "Banks", "country": "PH"}),
+            strict=True,
+        )
+    ]
+    if known[0] == known[1]:
+        cat.apply(batches)
+    else:
+        for batch in batches:
+            cat.apply([batch])
+
+
+@pytest.mark.parametrize("known", [(1, 1), (1, 2)])
+@pytest.mark.parametrize("at", [(1, 1), (1, 2), (2, 1)])
+@pytest.mark.parametrize("anew", [False, True])
+def test_each_of_two_runs_keeps_its_own_whatever_the_other_did(
+    cat: MetadataCatalog, tmp_path: Path, known: Sequence[float], at: Sequence[float], anew: bool
+) -> None:
+    put(cat, 0, sector="Rail", industry="Trains")
+    two_runs(cat, known, at)
+    put(cat, 9, sector="Ships")
+    found = MetadataCatalog.open(tmp_path / "symbols") if anew else cat
+    assert (saw(found, "r1"), saw(found, "r1", "pricescale")) == ("Food", 100)
+    assert saw(found, "r2") == "Banks"
+    assert {saw(found, run, "industry") for run in ("r1", "r2")} == {"Trains"}
+    assert saw(found, "r3") is None
+
+
+def test_what_a_run_saw_says_until_when_it_was_known_to_hold(cat: MetadataCatalog) -> None:
+    put(cat, 5, sector="Ships")
+    two_runs(cat, (6, 7))
+    seen = cat.left_by(JFC, "r1")
+    assert seen is not None
+    assert (seen["valid_from"], seen["valid_until"], seen["run_id"]) == (day(1), day(5), "r1")
+
+
 # -- keys, files
+
+
+def test_a_rename_keeps_everything_and_is_a_no_op_when_it_is_repeated(cat: MetadataCatalog, clock: Hand) -> None:
+    put(cat, 0, sector="Food", tick_size=0.05)
+    for _ in range(2):
+        result = cat.rename_symbol(JFC, "PSE:JFCX", effective_at=day(2), known_at=day(2), event_id="e1")
+    assert (result.unchanged, result.rejected, cat.version) == (("PSE:JFCX", JFC), {}, 2)
+    clock.now = day(3)
+    assert cat.active() == ["PSE:JFCX"]
+    found = cat.get_instrument("PSE:JFCX")
+    assert (found["sector"], found["tick_size"], found["renamed_from"]) == ("Food", 0.05, JFC)
+
+
+def test_a_rename_of_nothing_of_itself_or_onto_an_active_symbol_changes_neither(cat: MetadataCatalog) -> None:
+    put(cat, 0, sector="Food")
+    cat.upsert_symbols([{"symbol": "PSE:BDO"}, {"symbol": "PSE:OLD", "sector": "Rail"}], known_at=day(0))
+    cat.retire_symbols(["PSE:OLD"], known_at=day(1))
+    version = cat.version
+    for old, new, why in (
+        (JFC, "no symbol at all", "no symbol"),
+        (JFC, JFC, "already"),
+        (JFC, "PSE:BDO", "another symbol"),
+        ("PSE:OLD", "PSE:NEW", "retired"),
+        ("PSE:NONE", "PSE:NEW", "does not know"),
+    ):
+        result = cat.rename_symbol(old, new, known_at=day(2))
+        assert why in result.rejected[old], (old, new)
+        assert (result.inserted, result.changed, cat.version) == ((), (), version)
+    assert cat.rename_symbol(JFC, "PSE:OLD", known_at=day(3)).changed == ("PSE:OLD", JFC)  # a ticker is used again
+    assert table(cat, "PSE:OLD") == [("Rail", 0, 1), ("Rail", 1, 3), ("Food", 3, None)]
+
+
+def test_a_rename_takes_the_attributes_that_stand_when_it_is_committed(cat: MetadataCatalog, tmp_path: Path) -> None:
+    put(cat, 0, sector="Food")
+    other = MetadataCatalog.open(tmp_path / "symbols")
+    assert cat.rename_symbol("PSE:NONE", "PSE:X").rejected
+    put(other, 1, sector="Banks")
+    cat.rename_symbol(JFC, "PSE:JFCX", effective_at=day(2), known_at=day(2))
+    assert table(cat, "PSE:JFCX") == [("Banks", 2, None)]
 
 
 def test_composite_keys_are_never_concatenated(cat: MetadataCatalog) -> None:

@@ -17,7 +17,17 @@ from services.catalog import ExchangeCatalog, MetadataCatalog
 from services.catalog.app import create_app
 from services.catalog.settings import Settings
 from shared.bus import client, run_services
-from shared.events import Command, Event, ExchangeMetadata, FileRef, SymbolMetadata, UniverseSnapshot
+from shared.events import (
+    Command,
+    Event,
+    ExchangeMetadata,
+    FileRef,
+    PromotionDecided,
+    Rules,
+    SymbolMetadata,
+    UniverseSnapshot,
+    Versions,
+)
 from shared.files import sha256_file
 from shared.paths import Home
 from tests.integration.bus_parts import QUICK
@@ -64,6 +74,20 @@ def command(kind: Any, **arguments: Any) -> Event[Any]:
     return Event.of(data, source="cli", time=T + timedelta(days=9))
 
 
+def closed(run_id: str) -> PromotionDecided:
+    return PromotionDecided(
+        run_id=run_id,
+        decision="blocked",
+        reason="a test",
+        coverage=FileRef(path="none", sha256="0" * 64),
+        ledger_head="0" * 64,
+        base=Versions(features=0, catalog=0),
+        catalog_version=0,
+        interval="1d",
+        rules=Rules(name="screener", version="1"),
+    )
+
+
 def updated(events: list[Any], run_id: str) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {"inserted": [], "changed": [], "unchanged": []}
     for one in events:
@@ -94,6 +118,33 @@ async def test_two_catalogs_by_accident_are_harmless_and_each_run_keeps_what_it_
         seen = pd.concat(parts).drop_duplicates("symbol")
         assert sorted(seen["symbol"]) == sorted(symbols)
         assert set(seen["sector"]) == {sector}
+
+
+async def test_two_runs_that_observe_a_symbol_at_one_instant_each_keep_their_own(
+    tmp_path: Path, redis_url: str
+) -> None:
+    home = Home.at(tmp_path)
+    symbols = ("PSE:JFC", "PSE:BDO")
+    first = [observed(symbol, "r1", T, sector="Food", pricescale=100) for symbol in symbols]
+    second = [observed(symbol, "r2", T, sector="Banks", pricescale=10) for symbol in symbols]
+    seen_twice = observed("PSE:JFC", "r1", T + timedelta(seconds=1), sector="Rail", pricescale=100)
+    over = [
+        Event.of(closed(run_id), source="auditor", time=T + timedelta(days=1), subject=run_id)
+        for run_id in ("r1", "r2")
+    ]
+    async with at_work(redis_url, tmp_path):
+        await client.publish(redis_url, [*first, *second, seen_twice])
+        assert await client.settle(redis_url, timeout_s=20) == []
+        for again in first:  # delivered again, each in a batch of its own
+            await client.publish(redis_url, [again.model_copy(update={"time": T + timedelta(days=1)})])
+        assert await client.settle(redis_url, timeout_s=20) == []
+        await client.publish(redis_url, over)
+        assert await client.settle(redis_url, timeout_s=20) == []
+    for run_id, sectors, scale in (("r1", ["Food", "Rail"], 100), ("r2", ["Banks", "Banks"], 10)):
+        seen = pd.read_parquet(home.run(run_id).metadata)
+        assert (seen["symbol"].tolist(), seen["sector"].tolist()) == (sorted(symbols), sectors)
+        assert set(seen["pricescale"]) == {scale}
+        assert "observed_at" not in seen
 
 
 async def test_what_changed_is_told_with_the_version_and_a_bad_record_is_a_named_failure(
@@ -163,9 +214,10 @@ async def test_a_universe_whose_file_is_not_the_one_that_was_announced_retires_n
     assert MetadataCatalog.open(home.symbols_table).active() == ["PSE:JFC"]
 
 
-async def test_retire_and_import_are_carried_out_on_command_and_exported(tmp_path: Path, redis_url: str) -> None:
+async def test_retire_rename_and_import_are_carried_out_on_command_and_exported(tmp_path: Path, redis_url: str) -> None:
     home = Home.at(tmp_path / "home")
-    MetadataCatalog.open(home.symbols_table).upsert_symbols([{"symbol": "PSE:JFC"}], known_at=T)
+    seed = MetadataCatalog.open(home.symbols_table)
+    seed.upsert_symbols([{"symbol": "PSE:JFC"}, {"symbol": "PSE:JOB"}], known_at=T)
     old = home.root / "old"  # a stream may name no folder outside the house
     old.mkdir(parents=True)
     stamps = pd.to_datetime(["2020-01-01", "2020-01-01"], utc=True)
@@ -176,6 +228,8 @@ async def test_retire_and_import_are_carried_out_on_command_and_exported(tmp_pat
         for number, event in enumerate(
             (
                 command("retire", symbols=["PSE:JFC", "PSE:NOPE"]),
+                command("rename", old="PSE:NOPE", new="PSE:X"),
+                command("rename", old="PSE:JOB", new="PSE:JOBS", at="2024-05-08").model_copy(update={"id": "e" * 32}),
                 command("import", folder=str(tmp_path / "nowhere")),
                 command("import", folder=str(old), apply=True).model_copy(update={"id": "f" * 32}),
             ),
@@ -183,11 +237,14 @@ async def test_retire_and_import_are_carried_out_on_command_and_exported(tmp_pat
         ):
             await client.publish(redis_url, [event])
             results = await heard(redis_url, number)
-    retired, missing, imported = results
+    retired, unknown, renamed, missing, imported = results
     assert (retired.outcome, retired.references["retired"]) == ("done", ["PSE:JFC"])
     assert "PSE:NOPE" in retired.message
+    assert (unknown.outcome, "does not know it" in unknown.message) == ("refused", True)
+    assert renamed.references["at"] == "2024-05-08T00:00:00Z"
     assert missing.outcome == "refused"
     assert imported.outcome == "done"
     assert list(imported.references["files"][0]["refused"]) == ["PSE:BAD"]
     exported = pd.read_parquet(home.symbols_export)
-    assert sorted(set(exported["symbol"])) == ["PSE:BDO", "PSE:JFC"]
+    assert sorted(set(exported["symbol"])) == ["PSE:BDO", "PSE:JFC", "PSE:JOB", "PSE:JOBS"]
+    assert exported.set_index("symbol").loc["PSE:JOBS", "renamed_from"] == "PSE:JOB"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
 import pyarrow.parquet as pq
 
 from services.auditor.ports import Promoted, RolledBack
@@ -46,7 +50,7 @@ class LakehouseTables:
         table.tag("prod", version)
         return RolledBack(version, target.version, newest.version, _catalog(target))
 
-    def active_symbols(self) -> list[str]:
+    def active_symbols(self, at: datetime) -> list[str]:
         path = self._home.symbols_export
         if not path.exists():
             raise NotFoundError(
@@ -54,8 +58,13 @@ class LakehouseTables:
                 cause=f"{self._home.relative(path)} does not exist",
                 fix="asof run FILE, with the candidates to begin with",
             )
-        rows = pq.read_table(path, columns=["symbol", "active", "valid_until"]).to_pylist()
-        return sorted(row["symbol"] for row in rows if row["valid_until"] is None and row["active"])
+        rows = pq.read_table(path, columns=["symbol", "active", "valid_from", "valid_until"]).to_pylist()
+        return sorted(row["symbol"] for row in rows if row["active"] and _holds(row, at))
+
+
+def _holds(row: Mapping[str, Any], at: datetime) -> bool:
+    until = row["valid_until"]
+    return bool(row["valid_from"] <= at and (until is None or at < until))
 
 
 def _before(table: Table, newest: Snapshot) -> Snapshot:

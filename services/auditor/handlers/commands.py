@@ -73,7 +73,7 @@ def _promote(desk: Desk, command: Command, event: Event[Command]) -> Done:
 
 def _refresh(desk: Desk, command: Command, event: Event[Command]) -> Done:
     arguments = dict(command.arguments)
-    symbols = desk.tables.active_symbols()
+    symbols = desk.tables.active_symbols(desk.clock())
     if not symbols:
         raise NotFoundError("the catalog has no active symbol", fix="asof run FILE, with the candidates to begin with")
     run_id = command.run_id or f"refresh-{command.command_id[:40].replace('.', '-')}"

@@ -85,24 +85,12 @@ class MetadataCatalog(CatalogReader):
         run_id: str | None = None,
         event_id: str | None = None,
     ) -> UpsertResult:
-        """A ticker changed: `old` is retired and `new` begins with its attributes and `renamed_from`, in one commit."""
-        with self._lock:
-            at = known_at if effective_at is None else effective_at
-            found = self.get_instrument(old, as_of=at)
-            if found is None:
-                return UpsertResult(rejected={old: "the catalog does not know it"}, version=self.version)
-            kept = {name: found[name] for name in self.schema.attributes if found[name] is not None}
-            record = {**kept, self.schema.key: new, "renamed_from": found[self.schema.key], "active": True}
-            inserted = self._batch("upsert", [record], effective_at, known_at, run_id, event_id)
-            retired = replace(inserted, kind="retire", records=[{self.schema.key: old}])
-            new_one, old_one = self.apply([inserted, retired])
-        return UpsertResult(
-            new_one.inserted,
-            (*new_one.changed, *old_one.changed),
-            (*new_one.unchanged, *old_one.unchanged),
-            {**new_one.rejected, **old_one.rejected},
-            old_one.version,
-        )
+        """A ticker changed: `old` is retired and `new` begins with its attributes and `renamed_from`, in one commit.
+
+        Rejected under `old` when the catalog does not know it, it is retired, or `new` is another active symbol.
+        """
+        record = {self.schema.key: old, "renamed_to": new}
+        return self.apply([self._batch("rename", [record], effective_at, known_at, run_id, event_id)])[0]
 
     def apply(self, batches: Sequence[Batch], *, epoch: int | None = None) -> list[UpsertResult]:
         """Several batches in one commit, each decided on what the ones before it made.
@@ -140,7 +128,7 @@ class MetadataCatalog(CatalogReader):
 
     def _batch(
         self,
-        kind: Literal["upsert", "retire", "snapshot"],
+        kind: Literal["upsert", "retire", "snapshot", "rename"],
         records: Sequence[Mapping[str, Any]],
         effective_at: Instant | None,
         known_at: Instant | None,

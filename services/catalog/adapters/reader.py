@@ -120,10 +120,18 @@ class CatalogReader:
         return join_frame(frame, on, panel, self._book.codes, self.schema, columns)
 
     def active(self) -> list[str]:
-        """The symbols whose open version is active."""
+        """The symbols that are active now; a retirement that was announced for later does not count yet."""
         panel = self._at_version(None)
-        live = panel.columns["active"].to_numpy(zero_copy_only=False).astype(bool) & panel.is_open
-        return sorted(panel.names[code] for code in panel.codes[live])
+        now = panel.holding(micros(self._clock()))
+        live = panel.columns["active"].to_numpy(zero_copy_only=False).astype(bool)[now]
+        return sorted(panel.names[code] for code in panel.codes[now][live])
+
+    def left_by(self, symbol: str, event_id: str) -> dict[str, Any] | None:
+        """All columns of the version at an event's instant as that event left it, whatever others said and say."""
+        self._follow_locked()
+        timeline = self._timeline(symbol)
+        version = None if timeline is None else timeline.left_by(event_id)
+        return None if version is None else record_of(version, self.schema)
 
     def audit(self) -> list[str]:
         """What is wrong with the table; empty when it is sound."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import pandas as pd
@@ -17,6 +18,8 @@ from shared.events import FileRef
 from shared.files import sha256_bytes, sha256_file
 from shared.paths import Home
 
+_OBSERVED = "observed_at"
+
 
 class RunViewFiles:
     """`runs/<run>/metadata/<part>.parquet`, assembled into `runs/<run>/metadata.parquet`."""
@@ -24,15 +27,16 @@ class RunViewFiles:
     def __init__(self, home: Home) -> None:
         self._home = home
 
-    def keep(self, run_id: str, part: str, records: Sequence[Mapping[str, Any]]) -> FileRef:
+    def keep(self, run_id: str, part: str, seen: Sequence[tuple[datetime, Mapping[str, Any]]]) -> FileRef:
         path = self._home.run(run_id).metadata_parts / f"{part}.parquet"
         template = history_frame([], SYMBOLS)
         frame = pd.DataFrame(
             {
-                name: pd.Series([record[str(name)] for record in records], dtype=template[name].dtype)
+                name: pd.Series([record[str(name)] for _, record in seen], dtype=template[name].dtype)
                 for name in template
             }
         )
+        frame[_OBSERVED] = pd.Series([at for at, _ in seen], dtype="datetime64[us, UTC]")
         write_frame(frame, path, metadata={"run_id": run_id})
         return FileRef(path=self._home.relative(path), sha256=sha256_file(path), rows=len(frame))
 
@@ -41,7 +45,8 @@ class RunViewFiles:
         parts = [pq.read_table(path) for path in sorted(run.metadata_parts.glob("*.parquet"))]
         if not parts:
             return
-        whole = pa.concat_tables(parts).to_pandas().drop_duplicates("symbol", keep="last").sort_values("symbol")
+        rows = pa.concat_tables(parts).to_pandas().sort_values(["symbol", _OBSERVED], kind="stable")
+        whole = rows.drop_duplicates("symbol", keep="last").drop(columns=_OBSERVED)
         write_frame(whole, run.metadata, metadata={"run_id": run_id})
 
 

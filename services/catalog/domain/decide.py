@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol
 
 from services.catalog.domain.schema import Schema
-from services.catalog.domain.versions import Fact, Timeline
+from services.catalog.domain.versions import Fact, Row, Timeline
 from shared.errors import ContractError
 from shared.symbols import split_symbol
 
@@ -41,12 +41,13 @@ class Book(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One call, or one event: records to upsert, keys to retire, or a full universe (of one `exchange`, or of all).
+    """One call, or one event: records to upsert, keys to retire, a full universe (of one `exchange`, or of all), or
+    keys that are called otherwise from then on (`renamed_to` beside the key).
 
     Without `effective` the writer's clock says when, and a clock that stands still or goes back takes the next instant.
     """
 
-    kind: Literal["upsert", "retire", "snapshot"]
+    kind: Literal["upsert", "retire", "snapshot", "rename"]
     records: Sequence[Mapping[str, Any]]
     known: datetime
     effective: datetime | None = None
@@ -84,7 +85,7 @@ _RETIRED: Stated = ("retire", {}, None)
 def decide(book: Book, batch: Batch, schema: Schema) -> Outcome:
     """The facts that `batch` adds to `book`, and what they make of each key."""
     known = max(batch.known, book.newest_known or batch.known)
-    stated, rejected = _read(batch, schema)
+    stated, rejected = _renamed(book, batch, schema) if batch.kind == "rename" else _read(batch, schema)
     before = dict(book.timelines(stated))
     facts: list[Fact] = []
     if batch.kind == "retire":
@@ -97,7 +98,7 @@ def decide(book: Book, batch: Batch, schema: Schema) -> Outcome:
         facts.append(marker)
         named = {*stated, *rejected}  # a record that was rejected is no absence
         absent = book.timelines(key for key in book.keys_of(batch.exchange) if key not in named)
-        live = {key: one for key, one in absent.items() if _is_live(one, marker.effective)}
+        live = {key: one for key, one in absent.items() if _is_live(one, _instant(batch, one))}
         stated |= dict.fromkeys(live, _RETIRED)
         before |= live
 
@@ -147,19 +148,68 @@ def _read(batch: Batch, schema: Schema) -> tuple[dict[str, Stated], dict[str | i
 def _fact(key: str, stated: Stated, batch: Batch, known: datetime, before: Timeline) -> Fact | None:
     """The fact, or None when it was stored before."""
     kind, fields, sources = stated
-    asked = batch.known if batch.effective is None else batch.effective
+    asked, effective = _asked(batch), _instant(batch, before)
     fact = Fact(key, asked, known, kind, fields, batch.event_id, batch.run_id, batch.source, sources)
     if fact.event_id is not None:
         if any(other.event_id == fact.event_id for other in before.facts):
             return None
     elif any((other.asked or other.effective) == asked and _is_redelivery(fact, other) for other in before.facts):
         return None
-    if batch.effective is None:
-        # An announced future change does not count: the present may still be observed before it.
-        newest = max((one.effective for one in before.facts if one.effective <= one.known or one.asked), default=None)
-        if newest is not None and newest >= asked:
-            fact = replace(fact, effective=newest + _TICK, asked=asked)
+    if effective != asked:
+        fact = replace(fact, effective=effective, asked=asked)
     return replace(fact, confirms=True) if before.confirmed_by(fact) else fact
+
+
+def _asked(batch: Batch) -> datetime:
+    return batch.known if batch.effective is None else batch.effective
+
+
+def _instant(batch: Batch, before: Timeline) -> datetime:
+    """From when the batch holds for a key: the writer's live clock never goes back behind what it said of that key."""
+    asked = _asked(batch)
+    if batch.effective is not None:
+        return asked
+    # An announced future change does not count: the present may still be observed before it.
+    newest = max((one.effective for one in before.facts if one.effective <= one.known or one.asked), default=None)
+    return asked if newest is None or newest < asked else newest + _TICK
+
+
+def _renamed(book: Book, batch: Batch, schema: Schema) -> tuple[dict[str, Stated], dict[str | int, str]]:
+    """Of each pair the old key, retired, and the new one with all that the old one had; of a wrong pair, neither."""
+    stated: dict[str, Stated] = {}
+    rejected: dict[str | int, str] = {}
+    for index, record in enumerate(batch.records):
+        name: str | int = index
+        try:
+            old = name = schema.read_key(record)
+            new = schema.read_key({schema.key: record.get("renamed_to")})
+        except ContractError as fault:
+            rejected[name] = fault.what
+            continue
+        timelines = book.timelines([old, new])
+        source, target = (timelines.get(key, Timeline(key, schema)) for key in (old, new))
+        if batch.event_id is not None and any(fact.event_id == batch.event_id for fact in target.facts):
+            stated |= {new: ("record", {}, None), old: _RETIRED}  # stored before: both are recognised as that
+            continue
+        row = source.row_at(_instant(batch, source))
+        if flaw := _no_rename(old, new, row, target, batch):
+            rejected[old] = flaw
+            continue
+        assert row is not None
+        fields = {**row.raw, "renamed_from": old, "active": True}
+        stated[new] = ("record", {name: fields[name] for name in schema.attributes}, row.maker.sources)
+        stated[old] = _RETIRED
+    return stated, rejected
+
+
+def _no_rename(old: str, new: str, row: Row | None, target: Timeline, batch: Batch) -> str | None:
+    if new == old:
+        return "it is called that already"
+    if row is None:
+        return "the catalog does not know it"
+    if not row.shown["active"]:
+        return "it is retired"
+    return f"{new} is another symbol, and active" if _is_live(target, _instant(batch, target)) else None
 
 
 def _is_redelivery(fact: Fact, stored: Fact) -> bool:
@@ -177,7 +227,7 @@ def _is_live(timeline: Timeline, instant: datetime) -> bool:
 
 
 def _marker(batch: Batch, stated: Mapping[str, Stated], known: datetime) -> Fact:
-    effective = batch.known if batch.effective is None else batch.effective
+    effective = _asked(batch)
     text = json.dumps([batch.exchange, str(effective), {key: one[1] for key, one in stated.items()}], sort_keys=True)
     event_id = batch.event_id or hashlib.sha256(text.encode()).hexdigest()[:32]
     return Fact(EVERY_KEY, effective, known, "snapshot", {}, event_id, batch.run_id, batch.source)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +16,8 @@ from services.catalog.domain.schema import Schema
 from services.catalog.domain.versions import equal
 from shared.clock import format_instant
 from shared.errors import ContractError
+
+_NEVER = datetime(2200, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +37,14 @@ class Takeover:
     ended     keys whose last version has an end, and when: they are retired from then on
     refused   key (or row number, where no key can be read) -> what is wrong with it
     repeated  versions that equal the one before them: they are no versions here
+    endless   versions that end past the year 2200, which is how other houses write that they do not end
     """
 
     versions: Mapping[str, Sequence[Stored]]
     ended: Mapping[str, datetime]
     refused: Mapping[str | int, tuple[str, ...]]
     repeated: int
+    endless: int
 
     @property
     def count(self) -> int:
@@ -50,6 +54,7 @@ class Takeover:
 def take_over(rows: Iterable[Mapping[str, Any]], schema: Schema) -> Takeover:
     """`rows` have the key, attributes, `valid_from` and `valid_until` as aware datetimes or None."""
     found: dict[str, list[Stored]] = {}
+    endless = 0
     refused: dict[str | int, tuple[str, ...]] = {}
     for number, row in enumerate(rows):
         name: str | int = number
@@ -57,7 +62,10 @@ def take_over(rows: Iterable[Mapping[str, Any]], schema: Schema) -> Takeover:
             key = name = schema.read_key(row)
             if row["valid_from"] is None:
                 raise ContractError("a version without valid_from")
-            found.setdefault(key, []).append(Stored(schema.read_record(row), row["valid_from"], row["valid_until"]))
+            until = row["valid_until"]
+            if until is not None and until >= _NEVER:
+                endless, until = endless + 1, None
+            found.setdefault(key, []).append(Stored(schema.read_record(row), row["valid_from"], until))
         except ContractError as fault:
             refused[name] = (*refused.get(name, ()), fault.what)
     versions: dict[str, Sequence[Stored]] = {}
@@ -74,7 +82,7 @@ def take_over(rows: Iterable[Mapping[str, Any]], schema: Schema) -> Takeover:
         end = own[-1].valid_until
         if end is not None:
             ended[key] = end
-    return Takeover(versions, ended, refused, repeated)
+    return Takeover(versions, ended, refused, repeated, endless)
 
 
 def _flaws(versions: Sequence[Stored]) -> list[str]:

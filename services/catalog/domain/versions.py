@@ -121,6 +121,26 @@ class Timeline:
         facts = [fact for fact in self.facts if fact.known <= instant]
         return self if len(facts) == len(self.facts) else Timeline.of(self.key, facts, self.schema)
 
+    def left_by(self, event_id: str) -> Version | None:
+        """The version at an event's instant as that event left it: whatever was learned later, or of other events
+        together with it, has no say. None for an event that is not among the facts."""
+        place = next((at for at in reversed(range(len(self.facts))) if self.facts[at].event_id == event_id), None)
+        if place is None:
+            return None
+        fact = self.facts[place]
+        then = self if place + 1 == len(self.facts) else Timeline.of(self.key, self.facts[: place + 1], self.schema)
+        at = bisect_right(then.rows, fact.effective, key=lambda row: row.start)
+        if not at:
+            return None
+        row, end = then.rows[at - 1], then.rows[at].start if at < len(then.rows) else None
+        if place and self.facts[place - 1].known == fact.known:
+            before = Timeline.of(self.key, self.facts[:place], self.schema).row_at(fact.effective)
+            raw = _applied(None if before is None else before.raw, fact, self.schema)
+            shown = row.shown if raw is None else self.schema.shown(self.key, raw)
+            if raw is not None and not equal(row.shown, shown):
+                row = Row(fact.effective, raw, shown, fact, fact.effective, fact.known)
+        return _version(self.key, row, end)
+
     def row_at(self, instant: datetime) -> Row | None:
         place = bisect_right(self.rows, instant, key=lambda row: row.start)
         return self.rows[place - 1] if place else None
@@ -143,20 +163,7 @@ class Timeline:
     def versions(self) -> list[Version]:
         """Oldest first, contiguous, no two equal neighbours."""
         ends = [*(row.start for row in self.rows[1:]), None] if self.rows else []
-        return [
-            Version(
-                self.key,
-                row.shown,
-                row.start,
-                end,
-                row.updated,
-                row.confirmed,
-                row.maker.run_id,
-                row.maker.source,
-                row.maker.sources,
-            )
-            for row, end in zip(self.rows, ends, strict=True)
-        ]
+        return [_version(self.key, row, end) for row, end in zip(self.rows, ends, strict=True)]
 
     def is_same_table(self, other: Timeline) -> bool:
         return len(self.rows) == len(other.rows) and all(
@@ -208,6 +215,13 @@ class Timeline:
         row = self.row_at(fact.effective)
         assert row is not None, "a confirmation follows what it confirms"
         return replace(fact, fields={name: row.raw[name] for name in fact.fields})
+
+
+def _version(key: str, row: Row, end: datetime | None) -> Version:
+    maker = row.maker
+    return Version(
+        key, row.shown, row.start, end, row.updated, row.confirmed, maker.run_id, maker.source, maker.sources
+    )
 
 
 def _replay(facts: Iterable[Fact], schema: Schema, before: Sequence[Row] = ()) -> list[Row]:
