@@ -9,7 +9,8 @@ PipelineError
     ├── NotFoundError     what was asked for does not exist
     ├── UpstreamRefused   an upstream gave a final no (unknown symbol, region, ban)
     └── IntegrityError    stored bytes are not the bytes that were written
-        └── StaleEpochError   a writer whose lease was taken over tried to commit
+        ├── StaleEpochError   a writer whose lease was taken over tried to commit
+        └── DamagedState      a service cannot read its own state: it ends, and the event stays pending
 """
 
 from __future__ import annotations
@@ -78,3 +79,11 @@ class IntegrityError(TerminalError):
 
 class StaleEpochError(IntegrityError):
     code = "stale_epoch"
+
+
+class DamagedState(IntegrityError):
+    code = "damaged_state"
+
+    @classmethod
+    def of(cls, fault: IntegrityError) -> DamagedState:
+        return cls(fault.what, symbol=fault.symbol, cause=fault.cause, fix=fault.fix)

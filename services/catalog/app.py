@@ -36,8 +36,10 @@ def create_app(settings: Settings, *, clock: Clock = system_clock) -> Service:
         writing=asyncio.Lock(),
     )
 
-    async def connect(bus: Bus) -> None:
+    async def on_start(bus: Bus) -> None:
         lease.connect(bus.redis)
+        for catalog in (symbols, exchanges):  # a table that cannot be read stops the service before it takes an event
+            await asyncio.to_thread(catalog.follow)
 
     return Service(
         name="catalog",
@@ -51,5 +53,5 @@ def create_app(settings: Settings, *, clock: Clock = system_clock) -> Service:
             Subscription("promotion-decided", partial(handlers.close_run, desk=desk)),
         ),
         state=home.state / "catalog",
-        on_start=connect,
+        on_start=on_start,
     )

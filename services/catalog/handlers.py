@@ -12,7 +12,7 @@ from typing import Any, Literal
 from services.catalog.domain.decide import Batch, UpsertResult
 from services.catalog.ports import Catalog, Exports, ImportPlan, Lease, RunViews
 from shared.clock import Clock, format_instant, parse_instant
-from shared.errors import CommitConflict, ContractError, NotFoundError, StaleEpochError
+from shared.errors import CommitConflict, ContractError, DamagedState, IntegrityError, NotFoundError, StaleEpochError
 from shared.events import (
     CatalogUpdated,
     Command,
@@ -48,13 +48,18 @@ class Desk:
 
 
 async def commit(catalog: Catalog, batches: Sequence[Batch], desk: Desk) -> list[UpsertResult]:
-    """Apply batches as the one writer. Who was paused until another took the lease takes it again and decides anew."""
+    """Apply batches as the one writer. Who was paused until another took the lease takes it again and decides anew.
+
+    Raises DamagedState for a table that cannot be read: no event is to blame, and none can be applied.
+    """
     for _ in range(_LEASES):
         async with desk.lease.held(catalog.epoch) as epoch:
             try:
                 return await asyncio.to_thread(catalog.apply, batches, epoch=epoch)
             except StaleEpochError:
                 continue
+            except IntegrityError as fault:
+                raise DamagedState.of(fault) from fault
     raise CommitConflict(
         "the catalog could not be written", cause=f"the lease was lost {_LEASES} times", fix="asof doctor"
     )

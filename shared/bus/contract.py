@@ -23,7 +23,8 @@ class Subscription:
     """One stream and the handler of its events.
 
     A handler returns the events to publish; its input is acknowledged with their publication. It raises TransientError
-    to see the event again, TerminalError to have it dead-lettered. With `batch` it gets up to `max_records` events at
+    to see the event again, TerminalError to have it dead-lettered, and DamagedState when no event is to blame: the
+    service ends, and what it held stays pending. With `batch` it gets up to `max_records` events at
     once; when it raises, they are tried one by one, so that a poison event does not block its neighbours.
     `concurrency` is how many calls may run at once in one process. Without `batch`, `max_records` bounds what is read
     ahead, and a slow handler reads one event at a time, so that replicas share the work.

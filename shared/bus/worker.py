@@ -25,7 +25,7 @@ from shared.bus.settings import BusSettings
 from shared.bus.tracing import handling
 from shared.bus.wire import decode, encode
 from shared.clock import Clock
-from shared.errors import TerminalError, TransientError
+from shared.errors import DamagedState, TerminalError, TransientError
 from shared.events import Event, Payload
 
 if TYPE_CHECKING:
@@ -137,6 +137,8 @@ class Worker:
             try:
                 with structlog.contextvars.bound_contextvars(stream=self.stream, events=len(fresh), **named):
                     outgoing = await self._call(fresh)
+            except DamagedState:
+                raise
             except Exception as fault:  # noqa: BLE001  (one of them is to blame: the loop below finds out which)
                 log.warning("a batch failed; trying its events one by one", stream=self.stream, cause=str(fault))
             else:
@@ -167,6 +169,8 @@ class Worker:
         bound = structlog.contextvars.bind_contextvars(run_id=event.runid, event_id=event.id, stream=self.stream)
         try:
             return await self._call([pair])
+        except DamagedState:
+            raise
         except TerminalError as fault:
             await self._give_up(entry, event, fault)
         except Exception as fault:  # noqa: BLE001  (a handler's fault of any kind: delivered again, then dead-lettered)

@@ -12,11 +12,14 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
+from redis.asyncio import Redis
 
 from services.catalog import ExchangeCatalog, MetadataCatalog
 from services.catalog.app import create_app
 from services.catalog.settings import Settings
 from shared.bus import client, run_services
+from shared.errors import DamagedState, IntegrityError
 from shared.events import (
     Command,
     Event,
@@ -30,6 +33,7 @@ from shared.events import (
 )
 from shared.files import sha256_file
 from shared.paths import Home
+from shared.tables import open_table
 from tests.integration.bus_parts import QUICK
 
 T = datetime(2024, 5, 1, tzinfo=UTC)
@@ -38,18 +42,21 @@ OUT = ("catalog-updated", "command-results", "dead-letters")
 
 @asynccontextmanager
 async def at_work(url: str, home: Path, replicas: int = 1) -> AsyncIterator[None]:
+    """Catalogs at work; one that ends by itself ends the block with its error."""
     stop = asyncio.Event()
-    tasks = []
-    for _ in range(replicas):
-        ready = asyncio.Event()
-        service = create_app(Settings(home=home))
-        tasks.append(asyncio.create_task(run_services([service], url, settings=QUICK, stop=stop, ready=ready.set)))
-        await ready.wait()
     try:
-        yield
-    finally:
-        stop.set()
-        await asyncio.gather(*tasks)
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(replicas):
+                ready = asyncio.Event()
+                service = create_app(Settings(home=home))
+                tasks.create_task(run_services([service], url, settings=QUICK, stop=stop, ready=ready.set))
+                await ready.wait()
+            try:
+                yield
+            finally:
+                stop.set()
+    except* IntegrityError as ended:
+        raise ended.exceptions[0] from None
 
 
 async def heard(url: str, count: int) -> list[Any]:
@@ -248,3 +255,41 @@ async def test_retire_rename_and_import_are_carried_out_on_command_and_exported(
     exported = pd.read_parquet(home.symbols_export)
     assert sorted(set(exported["symbol"])) == ["PSE:BDO", "PSE:JFC", "PSE:JOB", "PSE:JOBS"]
     assert exported.set_index("symbol").loc["PSE:JOBS", "renamed_from"] == "PSE:JOB"
+
+
+def damaged(home: Home, version: int) -> Path:
+    (segment,) = (home.symbols_table / "segments").glob(f"{version:012d}-*")
+    segment.write_bytes(segment.read_bytes()[:-9])
+    return segment
+
+
+async def test_a_damaged_table_ends_the_service_before_it_takes_an_event(tmp_path: Path, redis_url: str) -> None:
+    home = Home.at(tmp_path)
+    MetadataCatalog.open(home.symbols_table).upsert_symbols([{"symbol": "PSE:JFC"}], known_at=T)
+    segment = damaged(home, 1)
+    with pytest.raises(IntegrityError, match=segment.name):
+        await run_services([create_app(Settings(home=tmp_path))], redis_url, settings=QUICK)
+
+
+async def test_damage_under_way_ends_the_service_and_loses_no_event(tmp_path: Path, redis_url: str) -> None:
+    home = Home.at(tmp_path)
+
+    async def take_an_event_from_then_on() -> None:
+        async with at_work(redis_url, tmp_path):
+            other = MetadataCatalog.open(home.symbols_table)
+            for name in ("PSE:AC", "PSE:BDO"):
+                other.upsert_symbols([{"symbol": name}], known_at=T)
+            damaged(home, 2)
+            await client.publish(redis_url, [observed("PSE:JFC", "r1", T, sector="Food")])
+            await asyncio.sleep(20)  # the end of the service ends this
+
+    with pytest.raises(DamagedState, match="--repair"):
+        await take_an_event_from_then_on()
+    assert open_table(home.symbols_table).repair() is not None
+    async with at_work(redis_url, tmp_path):
+        assert await client.settle(redis_url, timeout_s=20) == []
+    found = MetadataCatalog.open(home.symbols_table).get_instrument("PSE:JFC", as_of=T)
+    assert found is not None
+    assert found["sector"] == "Food"
+    async with Redis.from_url(redis_url) as redis:
+        assert not await redis.exists("dead-letters")

@@ -55,6 +55,11 @@ class CatalogReader:
             rows = history_rows(self._panel(None), self.schema)
         return write_rows(rows, Path(path), metadata={"asof.version": version, "catalog_version": version})
 
+    def follow(self) -> None:
+        """Take in what was committed since the last look, as every read does. Raises IntegrityError for what is not as
+        it was written."""
+        self._follow_locked()
+
     @property
     def version(self) -> int:
         with self._lock:
