@@ -25,9 +25,8 @@ from tests.oracles.catalog_bruteforce import Told, versions
 
 KNOWN = datetime(2026, 9, 1, tzinfo=UTC)
 HOURS = {
-    "BINANCE": {"timezone": "UTC", "session": "24x7"},
-    "OKX": {"timezone": "UTC", "session": "24x7"},
-    "BYBIT": {"timezone": "UTC", "session": "24x7"},
+    **{key: {"timezone": "UTC", "session": "24x7"} for key in ("BINANCE", "OKX", "BYBIT", "COINBASE", "KRAKEN")},
+    **{key: {"timezone": "Unknown", "session": "Unknown"} for key in ("BINANCEUS", "OANDA", "USA")},
     "PSE": {"timezone": "Asia/Manila", "session": "0930-1530"},
 }
 Event = tuple[str, datetime, dict[str, Any]]
@@ -68,11 +67,12 @@ def bybit(name: str, at: datetime) -> Iterable[Event]:
         }  # fmt: skip
 
 
-def lean(at: datetime) -> Iterable[Event]:
+def lean(at: datetime, *markets: str) -> Iterable[Event]:
+    """What LEAN knows of these markets, or of all."""
     with (FIXTURES / "lean" / "symbol-properties-database.crypto.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            if row["market"] == "binance" and row["market_ticker"]:
-                yield f"BINANCE:{row['market_ticker']}", at, {
+            if row["market_ticker"] and (not markets or row["market"] in markets):
+                yield f"{row['market'].upper()}:{row['market_ticker']}", at, {
                     "quote": row["quote_currency"],
                     "tick_size": float(row["minimum_price_variation"]),
                     "lot_size": float(row["lot_size"]),
@@ -83,7 +83,7 @@ def lean(at: datetime) -> Iterable[Event]:
 HISTORIES = {
     "Binance and LEAN": lambda: [
         *binance("binance/spot_exchangeInfo_20211012.json", datetime(2021, 10, 12, tzinfo=UTC)),
-        *lean(datetime(2023, 1, 1, tzinfo=UTC)),
+        *lean(datetime(2023, 1, 1, tzinfo=UTC), "binance"),
         *binance("binance/spot_exchangeInfo_BTCUSDT_20250823_NOTIONAL.json", datetime(2025, 8, 23, tzinfo=UTC)),
         *binance("binance/spot_exchangeInfo_20211012.json", datetime(2025, 9, 1, tzinfo=UTC)),
     ],
@@ -92,6 +92,12 @@ HISTORIES = {
         *okx("okx/instruments_SWAP_20220513.json", datetime(2022, 5, 13, tzinfo=UTC)),
         *okx("okx/nautilus_http_get_instruments_spot.json", datetime(2025, 1, 1, tzinfo=UTC)),
         *okx("okx/nautilus_http_get_instruments_swap.json", datetime(2025, 1, 1, tzinfo=UTC)),
+    ],
+    "LEAN, every market": lambda: [
+        *lean(datetime(2023, 1, 1, tzinfo=UTC)),
+        *lean(datetime(2024, 1, 1, tzinfo=UTC), "kraken", "coinbase", "oanda"),
+        *binance("binance/spot_exchangeInfo_20211012.json", datetime(2025, 9, 1, tzinfo=UTC)),
+        *bybit("bybit/v5_instruments-info_spot_20260809.json", datetime(2026, 8, 8, tzinfo=UTC)),
     ],
     "Bybit": lambda: [
         *bybit("bybit/nautilus_http_get_instruments_spot.json", datetime(2023, 12, 1, tzinfo=UTC)),
@@ -164,7 +170,7 @@ def test_a_year_of_price_bands_replays_to_the_oracles_table_with_every_quiet_day
     except NotFoundError:
         pytest.skip("the exchange's data is not installed")
     days: dict[datetime, list[Event]] = {}
-    for symbol in ("PSE:JFC", "PSE:MEG", "PSE:SCC"):
+    for symbol in ("PSE:JFC", "PSE:MEG", "PSE:SCC", "PSE:ALI"):
         series = source.series[(symbol, "1d")]
         closes = [Decimal(row.split(",")[3]) for row in series.rows.decode().splitlines()]
         for opens, price in [*zip(series.opens, closes, strict=True)][-250:]:
