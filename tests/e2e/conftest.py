@@ -59,7 +59,7 @@ class House:
         self.environment["ASOF_FETCHER_SCANNER_URL"] = said["endpoints"]["scanner_url"]
         self.environment["ASOF_FETCHER_WS_URL"] = said["endpoints"]["scanner_ws_url"]
 
-    def server(self) -> None:
+    def server(self, *options: str) -> None:
         """A Redis of its own process, so that any service can die alone."""
         from asof.embedded import find_server
 
@@ -68,7 +68,7 @@ class House:
         folder.mkdir()
         command = [str(find_server().path), "--port", "0", "--unixsocket", str(socket), "--dir", str(folder)]
         self.processes["redis"] = subprocess.Popen(
-            [*command, "--appendonly", "yes", "--save", ""], stdout=subprocess.DEVNULL, text=True
+            [*command, "--appendonly", "yes", "--save", "", *options], stdout=subprocess.DEVNULL, text=True
         )
         self.url = f"unix://{socket}"
         self.environment["ASOF_REDIS_URL"] = self.url
