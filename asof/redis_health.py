@@ -130,7 +130,7 @@ async def read_groups(redis: Redis) -> list[Group]:
             raise
         now = await _now_s(redis)
         for row in rows:
-            if (service := row["name"].decode()) in stream.groups:
+            if (service := row["name"].decode(errors="backslashreplace")) in stream.groups:
                 found.append(await _group(redis, stream.name, service, row, now))
     return found
 

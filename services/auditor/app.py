@@ -18,10 +18,11 @@ from services.auditor.adapters.repair_notes import RepairNotes
 from services.auditor.adapters.report_data import HtmlReports
 from services.auditor.adapters.run_files import RunFolders
 from services.auditor.adapters.schedule_files import ScheduleFiles, is_session
+from services.auditor.adapters.server import RedisState
 from services.auditor.adapters.tables import LakehouseTables
 from services.auditor.domain.notes import NOTED
 from services.auditor.domain.waivers import Approvals
-from services.auditor.handlers import commands, lagging, notify, runs, scheduling, watch
+from services.auditor.handlers import commands, lagging, notify, runs, scheduling, server, watch
 from services.auditor.handlers.desk import Desk
 from services.auditor.ports import Channel
 from services.auditor.settings import Settings
@@ -39,10 +40,13 @@ def create_app(settings: Settings, *, clock: Clock = system_clock) -> Service:
     client = httpx.AsyncClient(trust_env=False)
     notifier = notify.Notifier(open_channels(settings, client, clock))
     lag = lagging.LagWatch(timedelta(seconds=settings.stuck_s))
+    looks = server.ServerWatch()
+    look_s = min(5.0, settings.stuck_s / 2)
     jobs = [
         Job("tick", settings.tick_s, partial(watch.tick, desk=desk)),
         Job("notify", settings.tick_s, partial(notify.notify, desk=desk, notifier=notifier)),
-        Job("lag", min(5.0, settings.stuck_s / 2), partial(lagging.watch_lag, desk=desk, watch=lag)),
+        Job("lag", look_s, partial(lagging.watch_lag, desk=desk, watch=lag)),
+        Job("server", look_s, partial(server.watch_server, desk=desk, watch=looks)),
     ]
     if settings.schedules_file is not None:
         schedules = ScheduleFiles(home, settings.schedules_file)
@@ -51,6 +55,7 @@ def create_app(settings: Settings, *, clock: Clock = system_clock) -> Service:
 
     async def on_start(bus: Bus) -> None:
         lag.groups = RedisGroups(bus.redis)
+        looks.server = RedisState(bus.redis)
 
     return Service(
         name="auditor",

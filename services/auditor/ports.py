@@ -183,6 +183,22 @@ class Groups(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """`undeclared`: stream and group of each group that shared.streams does not declare. Memory in bytes; a limit of 0
+    is none."""
+
+    undeclared: Sequence[tuple[str, str]]
+    used: int
+    limit: int
+
+
+class Server(Protocol):
+    async def state(self) -> ServerState:
+        """Raises TransientError when nobody knows."""
+        ...
+
+
 class Approvers(Protocol):
     """The people whose signatures count, where keys are set up."""
 

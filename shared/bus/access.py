@@ -1,7 +1,8 @@
 """What each user of the server may do: one access-list user a service, and one for the command line.
 
 Generated from shared/streams.py: a service reads and acknowledges what it consumes, adds to, looks up and trims what it
-publishes, and keeps its own keys; nothing else. Nobody may list keys, empty the server or configure it.
+publishes, and keeps its own keys; nothing else. The auditor may also ask how far the groups of every stream are. Nobody
+may list keys, empty the server or configure it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,11 @@ def rules_of(user: str) -> list[str]:
     else:
         streams = dict.fromkeys([*consumed_by(user), *published_by(user)])
         keys = [*streams, f"asof:seen:{user}:*", f"asof:failures:{user}:*", *_OWN.get(user, ())]
-    return ["on", "resetkeys", "resetchannels", *(f"%RW~{key}" for key in keys), *_COMMANDS.split()]
+    rules = ["on", "resetkeys", "resetchannels", *(f"%RW~{key}" for key in keys), *_COMMANDS.split()]
+    if user == "auditor":
+        # It watches the groups of all streams, also of those whose entries are not its business.
+        rules.append(f"(-@all +xinfo|groups {' '.join(f'%R~{stream}' for stream in STREAMS)})")
+    return rules
 
 
 def access_file(digests: Mapping[str, str]) -> str:

@@ -50,7 +50,7 @@ async def _standstill(redis: Redis, reader: Reader, settings: BusSettings) -> li
         return [f"{where}: the consumer group was lost and made again"]
     if not reader.running:
         return [f"{where}: not reading"]
-    groups = {row["name"].decode(): row for row in await redis.xinfo_groups(worker.stream)}
+    groups = {row["name"].decode(errors="backslashreplace"): row for row in await redis.xinfo_groups(worker.stream)}
     if worker.group not in groups:
         return [f"{where}: its consumer group does not exist, so its lag is unknown"]
     now = time.monotonic()

@@ -106,7 +106,7 @@ async def trim(
 
 async def _groups(redis: Redis, stream: str) -> dict[str, Any] | None:
     try:
-        return {row["name"].decode(): row for row in await redis.xinfo_groups(stream)}
+        return {row["name"].decode(errors="backslashreplace"): row for row in await redis.xinfo_groups(stream)}
     except ResponseError as fault:
         if is_lost(fault):
             return None

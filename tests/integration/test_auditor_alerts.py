@@ -23,9 +23,10 @@ from services.auditor.adapters.alert_file import list_alerts
 from services.auditor.adapters.channels import AlertLog, AppriseChannel, ChannelError, Stdout, Webhook, webhook_key
 from services.auditor.handlers.lagging import LagWatch, watch_lag
 from services.auditor.handlers.notify import Notifier, notify
-from services.auditor.ports import GroupState
+from services.auditor.handlers.server import ServerWatch, watch_server
+from services.auditor.ports import GroupState, ServerState
 from shared import events as e
-from shared.errors import ContractError
+from shared.errors import ContractError, TransientError
 from tests.integration.auditor_house import House, failure
 
 SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
@@ -282,6 +283,58 @@ def test_a_stuck_service_stays_an_alert_over_a_restart_of_the_auditor_and_ends_w
     assert look(watch, 1) == ["resolved"]
     groups.waiting["features"] = 0
     assert look(watch, 1) == []
+
+
+class Shown:
+    """A server that is as the test says."""
+
+    def __init__(self) -> None:
+        self.undeclared: list[tuple[str, str]] = []
+        self.used, self.limit, self.answers = 50, 100, True
+
+    async def state(self) -> ServerState:
+        if not self.answers:
+            raise TransientError("Redis does not answer")
+        return ServerState(self.undeclared, self.used << 20, self.limit << 20)
+
+
+def look_at(house: House, server: Shown) -> list[str]:
+    house.now += timedelta(seconds=5)
+    events = asyncio.run(watch_server(desk=house.desk, watch=ServerWatch(server)))
+    return [f"{event.data.status} {event.data.labels['alertname']}" for event in events]
+
+
+def test_an_undeclared_group_is_one_alert_over_a_restart_until_it_is_gone(house: House) -> None:
+    server, box = Shown(), Mailbox()
+    assert look_at(house, server) == []
+    server.undeclared = [("alerts", "mine; rm")]
+    assert look_at(house, server) == ["firing UndeclaredGroup"]
+    assert look_at(house, server) == []
+    house.restart()
+    assert look_at(house, server) == []
+    tell(house, box)
+    (told,) = box.got
+    assert (told.labels["stream"], told.labels["group"]) == ("alerts", "mine; rm")
+    assert told.next_command == "redis-cli XGROUP DESTROY alerts 'mine; rm'"
+    server.answers = False
+    assert look_at(house, server) == [], "unseen is not gone"
+    server.answers, server.undeclared = True, []
+    assert look_at(house, server) == ["resolved UndeclaredGroup"]
+    assert look_at(house, server) == []
+
+
+def test_a_server_that_runs_full_is_one_alert_until_there_is_clearly_room(house: House) -> None:
+    server, box = Shown(), Mailbox()
+    said = []
+    for used in (89, 90, 120, 89, 80, 79, 89, 90):
+        server.used = used
+        said.append(look_at(house, server))
+    firing, ended = ["firing RedisFull"], ["resolved RedisFull"]
+    assert said == [[], firing, [], [], [], ended, [], firing]
+    tell(house, box)
+    assert box.got[0].error == "90 MiB are used, writes are refused from 100 MiB on"
+    server.limit = 0
+    assert look_at(house, server) == ended, "without a limit nothing is refused"
 
 
 def test_what_is_printed_names_symbols_error_since_when_and_the_next_command(house: House, tmp_path: Path) -> None:

@@ -13,7 +13,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from redis.asyncio import Redis
+
 from services.auditor import verify_ledger
+from services.auditor.adapters.alert_file import list_alerts
 from services.auditor.app import create_app
 from services.auditor.settings import Settings
 from shared.bus import Service, Subscription, client
@@ -21,6 +24,7 @@ from shared.clock import system_clock
 from shared.events import Alert, Event, PromotionDecided
 from tests.integration.auditor_house import House, failure
 from tests.integration.bus_parts import QUICK, running, until
+from tests.redis_server import RedisServer
 
 SYMBOLS = [f"PSE:S{number:02}" for number in range(12)]
 
@@ -203,11 +207,11 @@ async def test_a_service_that_reads_nothing_while_events_wait_is_an_alert_until_
         pass  # its group exists from here on, and nobody reads for it
     async with running(auditor, url=redis_url, settings=QUICK):
         await client.publish(redis_url, [opening(house, "r1")])
-        stuck = await stuck_alert(redis_url, "firing")
+        stuck = await alert_of(redis_url, "ConsumerStuck", "firing")
         assert (stuck.labels["group"], stuck.labels["stream"]) == ("fetcher", "run-candidates")
         assert stuck.error == "1 events wait for it"
         async with running(fetcher, url=redis_url):
-            ended = await stuck_alert(redis_url, "resolved")
+            ended = await alert_of(redis_url, "ConsumerStuck", "resolved")
     assert ended.fingerprint == stuck.fingerprint
 
 
@@ -215,9 +219,45 @@ async def nothing(event: Event[Any]) -> list[Event[Any]]:
     return []
 
 
-async def stuck_alert(url: str, status: str) -> Alert:
+async def test_a_group_that_nobody_declared_is_an_alert_until_it_is_gone(redis_url: str, tmp_path: Path) -> None:
+    house, name = new_house(tmp_path), b"mine \xff"  # whoever makes a group names it
+    auditor = create_app(Settings(home=house.home.root, tick_s=0.1, stuck_s=0.6))
+    async with (
+        running(auditor, url=redis_url, settings=QUICK),
+        Redis.from_url(redis_url) as redis,
+    ):
+        await redis.xgroup_create("alerts", name, id="$", mkstream=True)
+        fired = await alert_of(redis_url, "UndeclaredGroup", "firing")
+        assert (fired.labels["stream"], fired.labels["group"]) == ("alerts", "mine \\xff")
+        await redis.xgroup_destroy("alerts", name)
+        ended = await alert_of(redis_url, "UndeclaredGroup", "resolved")
+    assert ended.fingerprint == fired.fingerprint
+    assert [row["labels"]["alertname"] for row in list_alerts(house.home, now=house.now)] == ["UndeclaredGroup"]
+
+
+async def test_a_full_server_is_told_to_channels_while_it_refuses_and_published_when_it_does_not(
+    own_redis: RedisServer, tmp_path: Path
+) -> None:
+    house, url, printed = new_house(tmp_path), own_redis.url(), tmp_path / "alerts.txt"
+    auditor = create_app(Settings(home=house.home.root, tick_s=0.1, stuck_s=0.6, alert_file=printed))
+    async with running(auditor, url=url, settings=QUICK), Redis.from_url(url) as redis:
+        await redis.config_set("maxmemory", 1)
+
+        async def told() -> bool:
+            return printed.exists() and "FIRING  Redis runs out of memory" in printed.read_text()
+
+        await until(told)
+        assert await redis.xlen("alerts") == 0, "it takes no events now"
+        await redis.config_set("maxmemory", 1 << 30)
+        fired = await alert_of(url, "RedisFull", "firing")
+        ended = await alert_of(url, "RedisFull", "resolved")
+    assert ended.fingerprint == fired.fingerprint
+    assert "writes are refused from 0 MiB on" in fired.error
+
+
+async def alert_of(url: str, name: str, status: str) -> Alert:
     async for followed in client.follow(url, {"alerts": "0-0"}, timeout_s=10):
         alert = followed.event.data
-        if isinstance(alert, Alert) and (alert.labels["alertname"], alert.status) == ("ConsumerStuck", status):
+        if isinstance(alert, Alert) and (alert.labels["alertname"], alert.status) == (name, status):
             return alert
     raise AssertionError(f"no alert that is {status} came")

@@ -13,6 +13,8 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
+from services.auditor.adapters.lag import RedisGroups
+from services.auditor.adapters.server import RedisState
 from shared.bus import Job, Subscription, client
 from shared.bus.access import CLI, USERS, access_file
 from shared.bus.letterbox import drop, letters, replay_all
@@ -88,6 +90,20 @@ async def test_each_service_can_do_all_its_work_as_its_own_user(guarded: RedisSe
         await audited.until(4)
         (letter,) = await letters(url(guarded, CLI))
         await drop(url(guarded, CLI), [letter.id], by="ana", reason="seen")
+
+
+async def test_the_auditor_sees_every_group_and_the_memory_and_no_other_service_does(guarded: RedisServer) -> None:
+    for name in SERVICES:
+        async with Redis.from_url(url(guarded, name)) as redis:
+            await redis.xgroup_create(consumed_by(name)[0], name, id="0", mkstream=True)
+            if name != "auditor":
+                with pytest.raises(TransientError, match="how far"):
+                    await RedisGroups(redis).states()
+    async with Redis.from_url(url(guarded, "auditor")) as redis:
+        assert {state.group for state in await RedisGroups(redis).states()} == set(SERVICES)
+        state = await RedisState(redis).state()
+    assert state.undeclared == []
+    assert state.used > 0
 
 
 async def _one_letter(server: RedisServer) -> bool:

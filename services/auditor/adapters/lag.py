@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
@@ -20,14 +22,8 @@ class RedisGroups:
         for stream in STREAMS.values():
             if not stream.groups:
                 continue
-            try:
-                groups = await self._redis.xinfo_groups(stream.name)
-            except (RedisError, OSError) as fault:
-                if isinstance(fault, ResponseError) and "no such key" in str(fault):
-                    continue  # the stream does not exist yet, so nothing waits in it
-                raise TransientError("Redis does not say how far its groups are", cause=str(fault)) from fault
-            for group in groups:
-                name = _text(group["name"])
+            for group in await groups_of(self._redis, stream.name):
+                name = text_of(group["name"])
                 if name in stream.groups:
                     waiting = group.get("lag")
                     states.append(
@@ -36,11 +32,22 @@ class RedisGroups:
                             group=name,
                             # After a trim Redis may not know the number; then what it delivered last still tells.
                             waiting=0 if waiting is None else int(waiting),
-                            delivered=_text(group["last-delivered-id"]),
+                            delivered=text_of(group["last-delivered-id"]),
                         )
                     )
         return states
 
 
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+async def groups_of(redis: Redis, stream: str) -> list[dict[str, Any]]:
+    """What Redis says of each group of the stream, declared or not. Raises TransientError when it does not answer."""
+    try:
+        return list(await redis.xinfo_groups(stream))
+    except (RedisError, OSError) as fault:
+        if isinstance(fault, ResponseError) and "no such key" in str(fault):
+            return []  # the stream does not exist yet, so nothing waits in it
+        raise TransientError("Redis does not say how far its groups are", cause=str(fault)) from fault
+
+
+def text_of(value: bytes | str) -> str:
+    """A name as text. Anybody may name a group, so that its bytes need not be UTF-8."""
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
