@@ -11,6 +11,7 @@ import httpx
 from services.auditor.adapters.alert_file import AlertFile
 from services.auditor.adapters.bookmark import BookmarkFile
 from services.auditor.adapters.channels import AlertLog, AppriseChannel, Stdout, Webhook
+from services.auditor.adapters.coverage_metrics import CoverageMetrics
 from services.auditor.adapters.keys import ApproverKeys, ledger_signer
 from services.auditor.adapters.lag import RedisGroups
 from services.auditor.adapters.ledger_file import LedgerFile
@@ -56,6 +57,7 @@ def create_app(settings: Settings, *, clock: Clock = system_clock) -> Service:
     async def on_start(bus: Bus) -> None:
         lag.groups = RedisGroups(bus.redis)
         looks.server = RedisState(bus.redis)
+        bus.registry.register(CoverageMetrics(lambda: desk.memory.newest))
 
     return Service(
         name="auditor",

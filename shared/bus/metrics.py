@@ -1,4 +1,4 @@
-"""What Prometheus reads at /metrics. One set for a process; every figure carries service and stream."""
+"""What Prometheus reads at /metrics: the bus's own figures, one set for a process; each carries service and stream."""
 
 from __future__ import annotations
 

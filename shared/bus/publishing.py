@@ -19,6 +19,7 @@ from shared.events import Event
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from prometheus_client import CollectorRegistry
     from redis.asyncio import Redis
     from redis.asyncio.client import Pipeline
 
@@ -42,10 +43,12 @@ class Unconfirmed:
 
 
 class Bus:
-    """What a service may use besides its handlers: `publish`, and the Redis client for leases and limiters."""
+    """What a service may use besides its handlers: `publish`, the Redis client for leases and limiters, and for figures
+    of its own the registry behind /metrics."""
 
-    def __init__(self, redis: Redis, outbox: Outbox, blocked: Blocked) -> None:
+    def __init__(self, redis: Redis, outbox: Outbox, blocked: Blocked, registry: CollectorRegistry) -> None:
         self.redis = redis
+        self.registry = registry
         self._outbox = outbox
         self._blocked = blocked
         self._unconfirmed: deque[Unconfirmed] = deque()

@@ -142,7 +142,7 @@ class _Builder:
 
     def service(self, service: Service) -> Running:
         outbox = self._stack.enter_context(Outbox(service.state / "outbox", self._process))
-        bus = Bus(self._redis, outbox, Blocked())
+        bus = Bus(self._redis, outbox, Blocked(), self.metrics.registry)
         traces = service.state / "traces" if self._settings.traces else None
         tracer = self._stack.enter_context(tracing(traces, service.name, self._process))
         readers, reclaimers = [], []

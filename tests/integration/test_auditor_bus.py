@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from services.auditor.settings import Settings
 from shared.bus import Service, Subscription, client
 from shared.clock import system_clock
 from shared.events import Alert, Event, PromotionDecided
+from tests.faults.test_bus_server import free_port, metrics
 from tests.integration.auditor_house import House, failure
 from tests.integration.bus_parts import QUICK, running, until
 from tests.redis_server import RedisServer
@@ -213,6 +214,43 @@ async def test_a_service_that_reads_nothing_while_events_wait_is_an_alert_until_
         async with running(fetcher, url=redis_url):
             ended = await alert_of(redis_url, "ConsumerStuck", "resolved")
     assert ended.fingerprint == stuck.fingerprint
+
+
+async def test_the_metrics_show_the_coverage_of_the_run_decided_last_also_after_a_restart(
+    redis_url: str, tmp_path: Path
+) -> None:
+    house, served = new_house(tmp_path), QUICK.model_copy(update={"port": free_port()})
+
+    async def shown() -> dict[str, float]:
+        lines = [line for line in (await metrics(served)).splitlines() if line.startswith("asof_coverage")]
+        return {name: float(value) for name, value in map(str.split, lines)}
+
+    async def counted() -> bool:
+        return bool(await shown())
+
+    def auditor() -> AbstractAsyncContextManager[None]:
+        return running(create_app(Settings(home=house.home.root, tick_s=0.1)), url=redis_url, settings=served)
+
+    async with auditor():
+        assert await shown() == {}, "no run is not a run without coverage"
+        await client.publish(redis_url, story(house, "r0", 0))
+        await until(counted)
+        blocked = await shown()
+        assert blocked.pop("asof_coverage_ratio") == round(11 / 12, 6)
+        assert blocked.pop("asof_coverage_with_waivers_ratio") == round(11 / 12, 6)
+        gaps = {name: int(value) for name, value in blocked.items()}
+        stages = ("candidates", "metadata", "bars", "validation", "ratings")
+        assert gaps == {f'asof_coverage_gaps{{stage="{stage}"}}': int(stage == "bars") for stage in stages}
+    async with auditor():
+        await until(counted)
+        assert (await shown())["asof_coverage_ratio"] == round(11 / 12, 6)
+        await client.publish(redis_url, story(house, "r1", 1))
+
+        async def granted() -> bool:
+            return (await shown())["asof_coverage_ratio"] == 1
+
+        await until(granted)
+        assert (await shown())['asof_coverage_gaps{stage="bars"}'] == 0
 
 
 async def nothing(event: Event[Any]) -> list[Event[Any]]:

@@ -6,7 +6,10 @@ from waivers. Waivers are bound to it, so that accepting a gap does not change w
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal, get_args
 
 from pydantic import AwareDatetime, Field, ValidationError, model_validator
 
@@ -85,6 +88,15 @@ class WaivedGap(Frozen):
     expires: AwareDatetime
 
 
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """A run's coverage in few words. `gaps`: candidates of each stage, waived ones included."""
+
+    covered: float
+    covered_with_waivers: float
+    gaps: Mapping[GapStage, int]
+
+
 class Coverage(Frozen):
     version: Literal[1] = 1
     run_id: str
@@ -121,6 +133,10 @@ class Coverage(Frozen):
         """In the order of `expected`."""
         missing = {gap.symbol for gap in self.gaps}
         return tuple(symbol for symbol in self.expected if symbol not in missing)
+
+    def figures(self) -> Figures:
+        gaps = Counter(gap.stage for gap in self.gaps)
+        return Figures(self.covered, self.covered_with_waivers, {stage: gaps[stage] for stage in get_args(GapStage)})
 
     @model_validator(mode="after")
     def _adds_up(self) -> Coverage:

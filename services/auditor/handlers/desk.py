@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from services.auditor.domain.chain import Entry
+from services.auditor.domain.coverage import Figures
 from services.auditor.domain.manifest import DeadlinePolicy
 from services.auditor.domain.waivers import Approvals
 from services.auditor.ports import Alerts, Approvers, Bookmark, Ledger, Repairs, Reporter, Runs, Tables
@@ -31,6 +32,7 @@ class Memory:
     watched: int = 0
     unmerged: dict[str, Entry] = field(default_factory=dict)
     stale: set[str] = field(default_factory=set)
+    newest: Figures | None = None  # of the run that was decided last
 
 
 @dataclass(frozen=True)

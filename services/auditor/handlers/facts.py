@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.auditor.domain.assess import rules_of
 from services.auditor.domain.chain import Entry
-from services.auditor.domain.coverage import Coverage, read_coverage
+from services.auditor.domain.coverage import Coverage, Figures, read_coverage
 from services.auditor.domain.gate import BaseState, Facts
 from services.auditor.domain.manifest import RunManifest
 from services.auditor.handlers.desk import Desk
@@ -16,6 +16,27 @@ from shared.events import FileRef
 def last_decision(desk: Desk, run_id: str) -> Entry | None:
     decided = desk.ledger.of_run(run_id, "decided")
     return decided[-1] if decided else None
+
+
+def artifact_of(desk: Desk, entry: Entry) -> Coverage | None:
+    """The artifact that a decision was made on; None when a later one has replaced it."""
+    assert entry.run_id is not None, "a decision is on a run"
+    ref = FileRef.model_validate(entry.data["coverage"])
+    with desk.runs.hold(entry.run_id) as run:
+        data = run.coverage()
+        if data is None or desk.runs.wrong_file(ref) is not None:
+            return None
+        return read_coverage(data, name=ref.path, manifest=run.manifest)
+
+
+def newest_figures(desk: Desk) -> Figures | None:
+    """Of the run that was decided last, for a process that has decided none yet."""
+    decided = desk.ledger.of_kind("decided")
+    try:
+        coverage = artifact_of(desk, decided[-1]) if decided else None
+    except IntegrityError:
+        return None  # the gate names what is wrong with it; a figure of it would be a guess
+    return None if coverage is None else coverage.figures()
 
 
 def changed_artifact(desk: Desk, run: HeldRun) -> str | None:

@@ -90,6 +90,8 @@ def rule(desk: Desk, run: HeldRun) -> Ruling:
         facts = gather_facts(desk, run, manifest, coverage, changed_artifact(desk, run))
         same = before is not None and before.data["facts_sha256"] == _facts_sha256(coverage, facts)
         entry = before if before is not None and same else _enter(desk, run, manifest, coverage, facts)
+    if entry is not before:
+        desk.memory.newest = coverage.figures()
     run.write_extract(desk.ledger.extract(run.run_id))
     decision = decision_of(entry)
     return Ruling(decision, coverage, entry, events_of(desk, entry, coverage))

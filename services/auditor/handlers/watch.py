@@ -8,15 +8,15 @@ from typing import Any
 
 from services.auditor.domain.alerts import alert
 from services.auditor.domain.chain import Entry
-from services.auditor.domain.coverage import read_coverage
 from services.auditor.handlers.desk import Desk, Events
+from services.auditor.handlers.facts import artifact_of, newest_figures
 from services.auditor.handlers.recovering import is_merged, recovered
 from services.auditor.handlers.repairs import enter_repairs
 from services.auditor.handlers.runs import out
 from services.auditor.handlers.verdict import Ruling, events_of, head_hash, ledger_alert, settle
 from shared.clock import parse_instant
 from shared.errors import IntegrityError
-from shared.events import Event, FileRef
+from shared.events import Event
 
 # A decision whose handler has not handed its events over after this long was left by a process that died.
 _ORPHANED_AFTER = timedelta(seconds=3)
@@ -36,6 +36,8 @@ def _tick(desk: Desk) -> tuple[list[Ruling | None], Events]:
     except IntegrityError as fault:
         return [], _ledger_trouble(desk, str(fault.cause))
     desk.memory.ledger_alerted = None
+    if not desk.memory.ticked:
+        desk.memory.newest = desk.memory.newest or newest_figures(desk)
     enter_repairs(desk)
     orphans = [*_orphans(desk), *_stale(desk)]
     rulings: list[Ruling | None] = []
@@ -131,10 +133,5 @@ def _orphans(desk: Desk) -> Events:
 
 def _events_again(desk: Desk, entry: Entry) -> Events:
     """A decision's events, from the artifact it was made on; none when a later decision has replaced that artifact."""
-    assert entry.run_id is not None, "a decision is on a run"
-    ref = FileRef.model_validate(entry.data["coverage"])
-    with desk.runs.hold(entry.run_id) as run:
-        data = run.coverage()
-        if data is None or desk.runs.wrong_file(ref) is not None:
-            return []
-        return events_of(desk, entry, read_coverage(data, name=ref.path, manifest=run.manifest))
+    coverage = artifact_of(desk, entry)
+    return [] if coverage is None else events_of(desk, entry, coverage)
