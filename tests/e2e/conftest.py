@@ -86,6 +86,10 @@ class House:
         process.send_signal(signal.SIGKILL)
         process.wait()
 
+    def stop(self, name: str) -> None:
+        """As SIGTERM does: what is in flight is finished, what is kept in memory is written."""
+        _stop([self.processes.pop(name)])
+
     def redis(self) -> redis.Redis:
         return redis.Redis.from_url(self.url)
 
@@ -93,9 +97,14 @@ class House:
         """A bare payload, as a person with redis-cli would send it; gives the entry id."""
         return self.redis().xadd("run-candidates", {"data": json.dumps(fields)}).decode()
 
-    def asof(self, *arguments: str, code: int | None = 0) -> dict[str, Any]:
+    def asof(self, *arguments: str, code: int | None = 0) -> Any:
+        out = self.text(*arguments, "--json", code=code)
+        return json.loads(out) if out.strip() else {}
+
+    def text(self, *arguments: str, code: int | None = 0) -> str:
+        """What the command prints for a person."""
         ended = subprocess.run(
-            [sys.executable, "-m", "asof", *arguments, "--json"],
+            [sys.executable, "-m", "asof", *arguments],
             cwd=ROOT,
             env=self.environment,
             capture_output=True,
@@ -106,7 +115,7 @@ class House:
         assert code is None or ended.returncode == code, (
             f"exit {ended.returncode}: {ended.stdout[-2000:]}{ended.stderr[-4000:]}"
         )
-        return json.loads(ended.stdout) if ended.stdout.strip() else {}
+        return ended.stdout
 
     def make(self, *arguments: str) -> None:
         # What set-up would do is done: a test must not make the .venv it runs in anew.

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from typing import Any
 
 import duckdb
 import pandas as pd
 import pytest
 
 from asof import Lakehouse
+from shared.bus.tracing import trace_of_run
 from shared.streams import SERVICES
 from shared.tables import open_table
 from tests.e2e.conftest import AS_OF, House
@@ -45,6 +48,39 @@ def test_flat_fields_and_an_object_with_unreadable_items_run_too(running: House)
     verdict = running.verdict("flat")
     assert verdict["decision"] == "blocked"
     assert [(gap["symbol"], gap["stage"]) for gap in verdict["gaps"]] == [("#1", "candidates"), ("#2", "candidates")]
+
+
+def test_a_run_is_one_trace_through_all_four_services_that_a_person_can_read(house: House):
+    house.environment["ASOF_BUS_TRACES"] = "true"
+    house.services()
+    house.publish(candidates=SYMBOLS, as_of=AS_OF, run_id="traced")
+    assert house.verdict("traced")["decision"] == "granted"
+    house.wait(lambda: house.asof("show", "traced")["promoted_version"], "the promotion")
+    for name in SERVICES:  # which write their last spans when they stop
+        house.stop(name)
+
+    rows = [json.loads(line) for file in house.home.state.glob("*/traces/*.jsonl") for line in file.open()]
+    own = [row for row in rows if row["attributes"]["asof.run_id"] == "traced"]
+    assert {row["trace"] for row in own} == {trace_of_run("traced")}
+    assert {row["attributes"]["asof.service"] for row in own} == set(SERVICES)
+
+    spans = house.asof("show", "traced", "--trace")
+    assert {span["id"] for span in spans} == {row["span"] for row in own}
+    by_id = {span["id"]: span for span in spans}
+
+    def causes(span: dict[str, Any]) -> list[str]:
+        cause = by_id.get(span["parent"])
+        return [f"{span['service']} {span['stream']}", *(causes(cause) if cause else [])]
+
+    chains = {chain[0]: chain for chain in map(causes, spans)}
+    # Back to the candidates through everybody's hands: that is what one trace is for.
+    fetched = ["fetcher fetch-tasks", "fetcher run-candidates"]
+    assert chains["auditor ratings-computed"][1:] == ["features bars-hydrated", *fetched]
+    assert chains["auditor catalog-updated"][1:] == ["catalog symbol-metadata", *fetched]
+    assert {"features promotion-decided", "catalog promotion-decided"} <= chains.keys()
+    drawn = house.text("show", "traced", "--trace")
+    for service in SERVICES:
+        assert re.search(rf"^ *{service} [a-z-]+ +[\d,]+ +[\d,.]+ ms +█", drawn, re.MULTILINE), drawn
 
 
 def test_the_same_run_id_with_other_content_is_refused_and_the_first_run_stands(running: House):
