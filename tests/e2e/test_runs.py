@@ -252,6 +252,29 @@ def test_a_split_symbol_passes_once_its_split_is_recorded_and_the_run_is_retried
     assert "PSE:PA" in matrix.columns.get_level_values("symbol")
 
 
+def test_a_strict_run_ends_at_a_symbol_that_fails_validation_with_exit_code_3_and_says_which_and_why(running: House):
+    file = running.home.root / "candidates.json"
+    file.write_text(json.dumps(["PSE:JFC", "PSE:PA"]))  # PSE:PA: a split that nobody has recorded
+    asked = ("run", str(file), "--strict", "--stages", "bars,ratings", "--as-of", AS_OF)
+    printed = " ".join(running.text(*asked, "--run-id", "strict", code=3).split())
+    assert "fatal: the run is strict and PSE:PA failed: close went from 0.038 to 6.51 on 2019-12-04" in printed
+    assert "next: asof waive strict --symbol PSE:PA --stage validation" in printed
+    assert "PSE:JFC next: asof retry strict" in printed
+    assert "BLOCKED the run is strict and 2 of 2 candidates have a gap" in printed
+    log = (running.home.root.parent / "features.log").read_text()
+    assert re.search(r"critical.*strict_run_aborted.*PSE:PA", log), log[-2000:]
+    assert not running.home.features_export.exists()
+
+    verdict = running.asof(*asked, "--run-id", "told", code=3)
+    gaps = {gap["symbol"]: gap for gap in verdict["gaps"]}
+    assert {symbol: (gap["code"], gap["retryable"]) for symbol, gap in gaps.items()} == {
+        "PSE:JFC": ("aborted", True),
+        "PSE:PA": ("toxic", False),
+    }
+    assert gaps["PSE:PA"]["cause"].startswith("fatal: the run is strict and PSE:PA failed: ")
+    assert (verdict["decision"], verdict["promoted_version"]) == ("blocked", None)
+
+
 def test_a_days_run_goes_on_from_yesterdays_and_shows_how_it_compares_with_the_screener(running: House):
     """The screener is read after the close in Manila: what it shows is the rating of that day's bar."""
     running.publish(candidates=SYMBOLS[:2], as_of="2021-12-14T08:00:00Z", run_id="yesterday")
