@@ -36,6 +36,8 @@ log = structlog.get_logger("asof.bus")
 
 # Single events are committed together while they take no longer than this, so that a burst costs few round trips.
 _TOGETHER_S = 0.002
+# How many runs and events of a batch its log lines spell out; `events` is how many there are.
+_NAMED = 8
 
 
 class Worker:
@@ -132,18 +134,16 @@ class Worker:
         if not fresh:
             return
         if len(fresh) > 1:
-            runs = {event.runid for _, event in fresh}
-            named = {"run_id": runs.pop()} if len(runs) == 1 else {}
-            try:
-                with structlog.contextvars.bound_contextvars(stream=self.stream, events=len(fresh), **named):
+            with structlog.contextvars.bound_contextvars(stream=self.stream, events=len(fresh), **_named(fresh)):
+                try:
                     outgoing = await self._call(fresh)
-            except DamagedState:
-                raise
-            except Exception as fault:  # noqa: BLE001  (one of them is to blame: the loop below finds out which)
-                log.warning("a batch failed; trying its events one by one", stream=self.stream, cause=str(fault))
-            else:
-                await self._commit(Done(fresh, outgoing))
-                return
+                except DamagedState:
+                    raise
+                except Exception as fault:  # noqa: BLE001  (one of them is to blame: the loop below finds out which)
+                    log.warning("a batch failed; trying its events one by one", cause=str(fault) or repr(fault))
+                else:
+                    await self._commit(Done(fresh, outgoing))
+                    return
         for pair in fresh:
             caused = await self._attempt(pair)
             if caused is not None:
@@ -295,3 +295,10 @@ class Worker:
             self.stream, self.group, min=entry.id, max=entry.id, count=1, consumername=entry.consumer
         )
         return bool(found)
+
+
+def _named(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """What log lines of a batch carry: the first `event_ids`, and `run_id` when it is of one run, else `run_ids`."""
+    runs = list(dict.fromkeys(event.runid for _, event in pairs))
+    of_runs = {"run_id": runs[0]} if len(runs) == 1 else {"run_ids": [run for run in runs if run is not None][:_NAMED]}
+    return {"event_ids": [event.id for _, event in pairs[:_NAMED]], **of_runs}

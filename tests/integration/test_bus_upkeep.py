@@ -11,7 +11,9 @@ from uuid import uuid4
 
 import httpx
 import pytest
+import structlog
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from shared.bus import Job, Service, Subscription, client
 from shared.bus.archive import Archive
@@ -112,6 +114,42 @@ async def test_readiness_liveness_and_metrics_are_served_when_a_port_is_set(redi
     with pytest.raises(httpx.ConnectError):
         async with httpx.AsyncClient(trust_env=False) as http:
             await http.get(f"http://127.0.0.1:{served.port}/live")
+
+
+async def test_log_lines_of_a_batch_name_its_runs_and_its_first_events(redis_url: str, tmp_path: Path) -> None:
+    log = structlog.get_logger("test")
+    done = Seen()
+
+    async def stumble(events: Sequence[Event[Any]]) -> Sequence[Event[Any]]:
+        log.info("at work")
+        if len(events) > 1:
+            raise TransientError("one of them is to blame")
+        for event in events:
+            await done(event)
+        return []
+
+    def line(lines: Sequence[Any], said: str) -> dict[str, Any]:
+        return next(one for one in lines if one["event"].startswith(said))
+
+    both = [task(f"r{number % 2}", number) for number in range(20)]
+    alone = [task("r2", number) for number in range(20)]
+    fetcher = service("fetcher", tmp_path, Subscription("fetch-tasks", stumble, batch=True))
+    for events, names in ((both, {"run_ids": ["r0", "r1"]}), (alone, {"run_id": "r2"})):
+        await client.publish(redis_url, events)  # before anybody reads, so that it is one batch
+        with capture_logs([structlog.contextvars.merge_contextvars]) as lines:
+            async with running(fetcher, url=redis_url):
+                await done.until(len(done.applied) + len(events))
+        ids = [event.id for event in events]
+        for said in ("at work", "a batch failed"):
+            found = line(lines, said)
+            assert {name: found.get(name) for name in ("run_id", "run_ids")} == {
+                "run_id": None,
+                "run_ids": None,
+            } | names
+            assert (found["stream"], found["events"], found["event_ids"]) == ("fetch-tasks", 20, ids[:8])
+        again = [one for one in lines if one["event"] == "at work"][1:]
+        assert [(one["event_id"], one["run_id"]) for one in again] == [(event.id, event.runid) for event in events]
+        assert not any("event_ids" in one for one in again), "one by one, each line is of one event"
 
 
 async def test_a_dead_letter_is_replayed_to_those_who_have_not_applied_it(redis_url: str, tmp_path: Path) -> None:
