@@ -20,6 +20,9 @@ FROM wheels AS features-venv
 RUN /venv/bin/pip install --no-cache-dir --no-index --find-links /wheels --require-hashes -r /locks/features.txt
 FROM wheels AS auditor-venv
 RUN /venv/bin/pip install --no-cache-dir --no-index --find-links /wheels --require-hashes -r /locks/auditor.txt
+# The command line reads what the catalog, the features service and the auditor keep.
+FROM features-venv AS cli-venv
+RUN /venv/bin/pip install --no-cache-dir --no-index --find-links /wheels --require-hashes -r /locks/auditor.txt
 FROM wheels AS upstream-venv
 RUN /venv/bin/pip install --no-cache-dir --no-index --find-links /wheels --require-hashes -r /locks/upstream.txt \
  && /venv/bin/pip install --no-cache-dir --no-index --find-links /wheels --require-hashes --no-deps -r /locks/demo-data.txt
@@ -56,12 +59,29 @@ COPY --from=auditor-venv /venv /venv
 COPY services/auditor /app/services/auditor
 CMD ["up", "auditor"]
 
+FROM service AS cli
+COPY --from=cli-venv /venv /venv
+COPY services/catalog /app/services/catalog
+COPY services/features /app/services/features
+COPY services/auditor /app/services/auditor
+# A folder with candidates is mounted here.
+WORKDIR /files
+ENV PYTHONPATH=/app
+CMD ["--help"]
+
 FROM service AS upstream
 COPY --from=upstream-venv /venv /venv
 CMD ["upstream", "--host", "0.0.0.0", "--port", "8090", "--allow-any-host"]
 
+# What each user of Redis may do is made where the code is; the image of Redis gets the outcome.
+FROM base AS access
+COPY --from=catalog-venv /venv /venv
+COPY shared /app/shared
+RUN python -m shared.bus.access > /app/users.acl
+
 FROM base AS redis
 COPY --from=redis-venv /venv /venv
+COPY --from=access /app/users.acl /app/users.acl
 COPY docker/redis.py /app/redis.py
 USER asof
 VOLUME /data

@@ -54,12 +54,15 @@ meta-refresh: setup-run ## metadata of every active symbol of the catalog
 wheels:          ## fetch the wheels that the images install, outside the image build
 	@$(PYTHON) locks/wheels.py
 
+# One password for each user of Redis, as shared/bus/access.py names them.
+REDIS_USERS := fetcher catalog features auditor cli
 secrets:         ## make the secret files that compose mounts (the folder is private; a container reads as its own user)
 	@mkdir -p secrets && chmod 700 secrets
-	@test -s secrets/redis_password || (umask 022; $(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(32), end="")' > secrets/redis_password)
+	@umask 022; for user in $(REDIS_USERS); do test -s secrets/redis_$$user || \
+		$(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(32), end="")' > secrets/redis_$$user || exit 1; done
 
 images: wheels secrets  ## build the images of compose
-	@docker-compose build 2>/dev/null || docker compose build
+	@docker-compose --profile cli build 2>/dev/null || docker compose --profile cli build
 
 clean:           ## remove the lakehouse of the demo
 	@rm -rf data/demo

@@ -1,22 +1,52 @@
 """The entry point of the Redis image: `serve` starts the server, `ping` is its health check.
 
-The password comes from a secret file and goes into an access list in memory-backed /tmp, so that it shows up neither in
-the process list nor in the environment.
+The image holds what each user may do, the secret files hold the passwords. Both go into an access list in memory-backed
+/tmp, so that no password shows up in the process list or in the environment.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import socket
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-SECRET = Path("/run/secrets/redis_password")
+RULES = Path("/app/users.acl")
+SECRETS = Path("/run/secrets")
 ACCESS = Path("/tmp/users.acl")  # noqa: S108  (a tmpfs of this container alone)
-# What the bus, the lease and the limiter use; what could empty or reconfigure the server is left out.
-RIGHTS = "~* &* +@all -@admin -@dangerous +info +xinfo +xgroup -flushall -flushdb -keys -config -debug -shutdown"
+# The health check is a user of its own, whose password is made at each start and never leaves this container.
+HEALTH = Path("/tmp/health")  # noqa: S108
+
+
+def access_list(rules: str, folder: Path) -> str:
+    """The rules with each user's password, as its digest. A user who is off needs none."""
+    lines = []
+    for line in rules.splitlines():
+        user, state = line.split()[1:3]
+        lines.append(line if state == "off" else f"{line} #{digest(read_secret(folder / f'redis_{user}'))}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def read_secret(file: Path) -> str:
+    try:
+        password = file.read_text(encoding="utf-8").strip()
+    except OSError as fault:
+        raise SystemExit(f"redis: {file} cannot be read ({fault.strerror}); run `make secrets`") from fault
+    if not password:
+        raise SystemExit(f"redis: {file} is empty; remove it and run `make secrets`")
+    return password
+
+
+def digest(password: str) -> str:
+    return hashlib.sha256(password.encode()).hexdigest()
+
+
+def write_private(file: Path, text: str) -> None:
+    file.touch(mode=0o600)
+    file.write_text(text, encoding="utf-8")
 
 
 def server_binary() -> Path:
@@ -27,9 +57,10 @@ def server_binary() -> Path:
 
 
 def serve() -> None:
-    digest = hashlib.sha256(SECRET.read_text(encoding="utf-8").strip().encode()).hexdigest()
-    ACCESS.touch(mode=0o600)
-    ACCESS.write_text(f"user default on #{digest} {RIGHTS}\n", encoding="utf-8")
+    health = secrets.token_hex(32)
+    write_private(HEALTH, health)
+    users = access_list(RULES.read_text(encoding="utf-8"), SECRETS)
+    write_private(ACCESS, f"{users}user health on -@all +ping #{digest(health)}\n")
     binary = str(server_binary())
     os.execv(  # noqa: S606  (no shell: the arguments are ours)
         binary,
@@ -42,9 +73,9 @@ def serve() -> None:
 
 
 def ping() -> None:
-    password = SECRET.read_text(encoding="utf-8").strip()
+    password = HEALTH.read_text(encoding="utf-8")
     with socket.create_connection(("127.0.0.1", 6379), timeout=2) as connection:
-        connection.sendall(f"AUTH default {password}\r\nPING\r\n".encode())
+        connection.sendall(f"AUTH health {password}\r\nPING\r\n".encode())
         answer = b""
         while answer.count(b"\r\n") < 2:
             part = connection.recv(1024)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from asof.settings import HouseSettings
+from shared.bus.access import CLI, USERS, access_file
 from shared.streams import SERVICES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -15,11 +17,15 @@ COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 ALL = COMPOSE["services"]
 every_container = pytest.mark.parametrize("name", list(ALL))
 every_service = pytest.mark.parametrize("name", SERVICES)
+every_user = pytest.mark.parametrize("name", USERS)
 
 
-def test_it_holds_redis_the_four_services_and_the_replay_upstream():
-    assert set(ALL) == {"redis", *SERVICES, "upstream"}
-    assert ALL["upstream"]["profiles"] == ["replay"]
+def test_it_holds_redis_the_four_services_the_command_line_and_the_replay_upstream():
+    assert set(ALL) == {"redis", *SERVICES, CLI, "upstream"}
+    assert {name: service["profiles"] for name, service in ALL.items() if "profiles" in service} == {
+        CLI: ["cli"],
+        "upstream": ["replay"],
+    }
 
 
 @every_container
@@ -60,7 +66,39 @@ def test_a_service_waits_for_redis_and_says_when_it_is_ready(name: str):
 def test_no_secret_stands_in_the_environment(name: str):
     for variable, value in ALL[name].get("environment", {}).items():
         assert variable.endswith("_FILE") or not re.search("PASSWORD|SECRET|TOKEN|KEY", variable), variable
-        assert "@" not in str(value), value
+        assert not re.search("://[^/@]*:[^/@]*@", str(value)), value
+
+
+@every_user
+def test_each_user_of_redis_has_a_name_and_a_password_of_its_own(name: str, tmp_path: Path):
+    service = ALL[name]
+    assert service["secrets"] == [{"source": f"redis_{name}", "target": "redis_password"}]
+    environment = service["environment"]
+    assert environment["ASOF_REDIS_PASSWORD_FILE"] == "/run/secrets/redis_password"
+    (tmp_path / "password").write_text("of/this user\n")
+    settings = HouseSettings(
+        redis_url=environment["ASOF_REDIS_URL"], redis_password_file=tmp_path / "password", home=tmp_path
+    )
+    assert settings.redis().get_secret_value() == f"redis://{name}:of%2Fthis%20user@redis:6379/0"
+
+
+def test_a_secret_is_mounted_by_its_user_and_by_redis_only():
+    assert COMPOSE["secrets"] == {f"redis_{user}": {"file": f"./secrets/redis_{user}"} for user in USERS}
+    assert ALL["redis"]["secrets"] == [f"redis_{user}" for user in USERS]
+    assert {name for name, service in ALL.items() if service.get("secrets")} == {"redis", *USERS}
+    assert not any("secrets" in str(service.get("volumes", "")) for service in ALL.values())
+    made = re.search(r"^REDIS_USERS := (.*)$", (ROOT / "Makefile").read_text(), re.M)
+    assert tuple(made[1].split()) == USERS
+
+
+def test_redis_lets_nobody_in_but_these_users_by_the_rules_made_from_the_streams():
+    first, *others = access_file().splitlines()
+    assert first == "user default off"
+    assert [line.split()[1] for line in others] == list(USERS)
+    assert not any("nopass" in line or "+@all" in line or "~* " in line for line in others)
+    image = (ROOT / "Dockerfile").read_text()
+    assert "RUN python -m shared.bus.access > /app/users.acl\n" in image
+    assert "COPY --from=access /app/users.acl /app/users.acl\n" in image
 
 
 @every_container

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from shared.bus.access import CLI
+from shared.streams import SERVICES
 from tests.compose import base_image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,8 +44,10 @@ class Stack:
         assert not check or ended.returncode == 0, f"{arguments}: {ended.stdout[-3000:]}\n{ended.stderr[-3000:]}"
         return ended.stdout
 
-    def asof(self, service: str, *arguments: str, check: bool = True) -> str:
-        return self("exec", "-T", service, "python", "-m", "asof", *arguments, check=check)
+    def asof(self, *arguments: str, files: Path | None = None, check: bool = True) -> str:
+        """A command as the command line's own user; `files` becomes its working folder."""
+        mounted = () if files is None else ("--volume", f"{files}:/files:ro")
+        return self("run", "--rm", "-T", *mounted, CLI, *arguments, check=check)
 
     def states(self) -> dict[str, list[str]]:
         """Health of every container, by service."""
@@ -91,47 +95,94 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     subprocess.run(["make", "wheels", "secrets"], cwd=ROOT, check=True, capture_output=True)
     stack = Stack(compose, environment)
     try:
-        stack("build", timeout_s=1200)
+        stack("--profile", "cli", "build", timeout_s=1200)
         stack("up", "-d")
         yield stack
     finally:
         stack("down", "--volumes", "--remove-orphans", "--timeout", "45", check=False)
 
 
-def test_the_stack_comes_up_healthy_runs_a_run_to_its_verdict_and_scales(stack: Stack):
-    stack.wait_healthy("redis", "fetcher", "catalog", "features", "auditor")
-    publish = (
-        "import asyncio, os\n"
-        "from asof.settings import HouseSettings\n"
-        "import redis\n"
-        "url = HouseSettings().redis().get_secret_value()\n"
-        'data = \'{"candidates":["PSE:JFC","PSE:BDO"],"run_id":"%s","as_of":"2021-12-15T18:00:00Z"}\'\n'
-        "print(redis.Redis.from_url(url).xadd('run-candidates', {'data': data}))\n"
-    )
-    stack("exec", "-T", "auditor", "python", "-c", publish % "first")
-    assert wait_for_verdict(stack, "first")["decision"] == "granted"
+@pytest.fixture
+def candidates(tmp_path: Path) -> Path:
+    """A folder with candidates.json that the containers' user may read."""
+    folder = tmp_path / "files"
+    folder.mkdir(mode=0o755)
+    (folder / "candidates.json").write_text('["PSE:JFC", "PSE:BDO"]')
+    return folder
+
+
+def test_the_stack_comes_up_healthy_runs_a_run_to_its_verdict_and_scales(stack: Stack, candidates: Path):
+    stack.wait_healthy("redis", *SERVICES)
+    assert run(stack, candidates, "first")["decision"] == "granted"
+    doctor = json.loads(stack.asof("doctor", "--json", check=False))
+    found = {check["name"]: check["state"] for check in doctor["checks"]}
+    assert {found[name] for name in ("redis", "append-only", "memory", "clock", "backlog", *SERVICES)} == {"ok"}
+    assert json.loads(stack.asof("dead-letters", "--json")) == []
 
     stack("up", "-d", "--scale", "features=3", "--scale", "fetcher=2")
     stack.wait_healthy("fetcher", "features")
     assert {name: len(stack.states()[name]) for name in ("features", "fetcher")} == {"features": 3, "fetcher": 2}
-    stack("exec", "-T", "auditor", "python", "-c", publish % "second")
-    assert wait_for_verdict(stack, "second")["decision"] == "granted"
+    assert run(stack, candidates, "second")["decision"] == "granted"
 
 
-def wait_for_verdict(stack: Stack, run_id: str, *, timeout_s: float = 90) -> dict[str, object]:
-    until = time.monotonic() + timeout_s
-    shown = ""
-    while time.monotonic() < until:
-        shown = stack.asof("auditor", "show", run_id, "--json", check=False)
-        if shown.startswith("{") and json.loads(shown).get("decision"):
-            return json.loads(shown)
-        time.sleep(1)
-    logs = stack("logs", "--tail", "40", check=False)
-    pytest.fail(f"no verdict on {run_id} after {timeout_s:.0f} s; show said {shown[-500:]}\n{logs[-6000:]}")
+def run(stack: Stack, candidates: Path, run_id: str) -> dict[str, Any]:
+    options = ("--run-id", run_id, "--as-of", "2021-12-15T18:00:00Z", "--json")
+    shown = stack.asof("run", "candidates.json", *options, files=candidates, check=False)
+    if not shown.startswith("{"):
+        logs = stack("logs", "--tail", "40", check=False)
+        pytest.fail(f"no verdict on {run_id}; run said {shown[-500:]}\n{logs[-6000:]}")
+    assert json.loads(stack.asof("show", run_id, "--json"))["decision"] == json.loads(shown)["decision"]
+    return json.loads(shown)
+
+
+# What a service says to the server as itself, as nobody, and as another service with its own password.
+ATTEMPTS = """
+import json, redis
+from asof.settings import HouseSettings
+
+def answer(url, *command):
+    try:
+        return str(redis.Redis.from_url(url, decode_responses=True).execute_command(*command))
+    except redis.exceptions.NoPermissionError:
+        return "no permission"
+    except redis.exceptions.RedisError as fault:
+        return str(fault)
+
+own = HouseSettings().redis().get_secret_value()
+scheme, _, place = own.rpartition("@")
+user, password = scheme.removeprefix("redis://").split(":")
+other = "catalog" if user == "fetcher" else "fetcher"
+FOREIGN = "alerts" if user == "fetcher" else "universe-snapshot"
+commands = [
+    ["FLUSHALL"], ["CONFIG", "GET", "*"], ["KEYS", "*"], ["SHUTDOWN"], ["ACL", "LIST"], ["GET", "anything"],
+    ["DEL", "commands"], ["XTRIM", "commands", "MAXLEN", "0"] if user == "cli" else ["XADD", FOREIGN, "*", "data", "1"],
+]
+print(json.dumps({
+    "client": answer(own, "CLIENT", "INFO"),
+    "refused": {" ".join(command): answer(own, *command) for command in commands},
+    "nobody": answer(f"redis://{place}", "PING"),
+    "default": answer(f"redis://default:{password}@{place}", "PING"),
+    "other": answer(f"redis://{other}:{password}@{place}", "PING"),
+}))
+"""
+
+
+@pytest.mark.parametrize("user", [*SERVICES, CLI])
+def test_each_user_is_let_in_as_itself_and_refused_what_is_not_its_work(stack: Stack, user: str):
+    stack.wait_healthy("redis", *SERVICES)
+    inside = ("run", "--rm", "-T", "--entrypoint", "python", CLI) if user == CLI else ("exec", "-T", user, "python")
+    said = json.loads(stack(*inside, "-c", ATTEMPTS))
+    assert f" user={user} " in said["client"]
+    assert set(said["refused"].values()) == {"no permission"}, said["refused"]
+    assert "already authenticated" in said["nobody"]
+    for name in ("default", "other"):
+        assert "invalid username-password pair or user is disabled" in said[name], name
+    mounted = stack(*inside, "-c", "import os; print(os.listdir('/run/secrets'))")
+    assert mounted.strip() == "['redis_password']"
 
 
 def test_only_the_fetcher_has_a_way_out_and_nobody_is_root(stack: Stack):
-    for service in ("redis", "fetcher", "catalog", "features", "auditor"):
+    for service in ("redis", *SERVICES):
         assert stack("exec", "-T", service, "id", "-u").strip() == "10001"
         attached = {name.removeprefix(f"{PROJECT}_") for name in stack.networks(service)}
         assert attached == ({"inside", "outside"} if service == "fetcher" else {"inside"})
