@@ -21,7 +21,7 @@ PROJECT = "asof-test"
 
 pytestmark = [
     pytest.mark.compose,
-    pytest.mark.timeout(1500),
+    pytest.mark.timeout(2100),
     pytest.mark.skipif(not base_image.engine_answers(), reason="no Docker engine answers"),
 ]
 
@@ -95,7 +95,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     subprocess.run(["make", "wheels", "secrets"], cwd=ROOT, check=True, capture_output=True)
     stack = Stack(compose, environment)
     try:
-        stack("--profile", "cli", "build", timeout_s=1200)
+        stack("--profile", "cli", "build", timeout_s=1800)
         stack("up", "-d")
         yield stack
     finally:
