@@ -70,19 +70,9 @@ def test_every_length_of_history_is_the_references(count, rules):
     agree(walk(count, count), rules)
 
 
-@pytest.mark.parametrize("path", recorded_files(), ids=lambda path: path.stem)
-def test_recorded_markets_are_the_references(path):
-    """A stretch of 250 bars of each file; `slow` takes them whole."""
-    bars = recorded(path)
-    start = len(bars) // 3
-    agree(bars[start : start + 250], "screener")
-    agree(bars[:90], "pine_v3")
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("rules", RULES)
 @pytest.mark.parametrize("path", recorded_files(), ids=lambda path: path.stem)
-def test_recorded_markets_are_the_references_whole(path, rules):
+def test_every_vote_and_rating_of_every_recorded_bar_is_the_references(path, rules):
     agree(recorded(path), rules)
 
 
