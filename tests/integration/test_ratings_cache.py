@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from services.features.adapters.warm import Warmth, warm
+from services.features.adapters.warm import Warmth, warm, warm_kernel
+from services.features.domain.ratings import kernel
 from services.features.domain.ratings.bars import checked_bars
+from services.features.domain.ratings.explain import explain
+from services.features.domain.ratings.frames import TechnicalRatings
 from services.features.domain.ratings.panel import compute_panel, panel_trace
 from services.features.domain.ratings.rules import RULE_SETS
 from services.features.domain.ratings.state import RatingState
@@ -90,6 +95,20 @@ def test_where_the_package_cannot_be_written_the_users_cache_is_used_and_without
     assert (nowhere["is"], nowhere["folder"]) == (2.0, "None")
 
 
+def test_a_given_folder_begins_with_what_the_package_was_installed_with(parts, tmp_path, monkeypatch):
+    """An image is built with a kernel, and its containers may write elsewhere only."""
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    built = ran(parts)
+    given = {"NUMBA_CACHE_DIR": str(tmp_path / "given")}
+    (tmp_path / "given").mkdir()
+    first = ran(parts, **given)
+    assert (built["hits"], first["hits"]) == (0, 1)
+    assert first["folder"].startswith(str(tmp_path / "given"))
+    assert list((tmp_path / "given").iterdir()) == [Path(first["folder"])]  # nothing is left of the copying
+    shutil.rmtree(built["folder"])
+    assert ran(parts, **given)["hits"] == 1
+
+
 def test_every_source_of_the_package_counts(tmp_path):
     """By name and content; the same files anywhere have the same print."""
     copy = tmp_path / "ratings"
@@ -106,11 +125,57 @@ def test_every_source_of_the_package_counts(tmp_path):
 
 
 def test_warming_says_how_long_it_took_and_that_numba_is_there():
-    found = warm(votes=True)
+    found = warm()
     assert isinstance(found, Warmth)
     assert found.problem is None
     assert found.kernel_s > 0
     assert warm().kernel_s < 0.5
+
+
+VARIANTS = 3  # blocks, a symbol alone, blocks with every vote noted
+COUNTED = "\nfrom services.features.domain.ratings import kernel\nprint(len(kernel.advance.signatures))"
+WARMERS = {
+    "setup": lambda: re.search(r'"-c", "(from services.*)"\]', (ROOT / "locks" / "install.py").read_text())[1],
+    "doctor": lambda: "from asof.doctor import _ratings\nlist(_ratings(None))",
+    "image": lambda: re.search(r'^RUN python -c "(.*)"$', (ROOT / "Dockerfile").read_text(), re.M)[1],
+}
+
+
+@pytest.mark.parametrize("who", WARMERS)
+def test_set_up_doctor_and_image_compile_every_variant(who):
+    done = subprocess.run(
+        [sys.executable, "-c", WARMERS[who]() + COUNTED], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.split()[-1:] == [str(VARIANTS)], done.stderr
+
+
+def frames(count=260):
+    """One symbol's bars as people have them: pandas lends read-only arrays of the first two, each laid out its way."""
+    bars = walk(count)
+    yield ratings_bars.frame(bars)
+    yield ratings_bars.frame(np.asfortranarray(bars))
+    yield pd.DataFrame(dict(ratings_bars.frame(bars)))
+    yield ratings_bars.frame(bars).assign(name="X:A")
+
+
+def test_whoever_asks_after_warming_waits_for_no_compiler():
+    warm_kernel()
+    for bars in frames():
+        TechnicalRatings.compute(bars)
+        TechnicalRatings.votes(bars)
+        explain(bars)
+        RatingState.from_history(bars).update(*bars.iloc[-1][ratings_bars.COLUMNS])
+    for symbols in (1, 5, 8, 17):
+        arrays = ratings_bars.panel([walk(60, s, missing=0.1 * (s % 2)) for s in range(symbols)])
+        for given in (
+            arrays,
+            [np.asfortranarray(x) for x in arrays],
+            [np.frombuffer(x.tobytes()).reshape(x.shape) for x in arrays],
+        ):
+            compute_panel(*given)
+            state = RatingState.from_bytes(RatingState.from_history(*given).to_bytes())
+            state.update(*(x[-1] for x in given))
+    assert len(kernel.advance.signatures) == VARIANTS
 
 
 UNCOMPILED = """

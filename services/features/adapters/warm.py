@@ -23,18 +23,23 @@ class Warmth:
     problem: str | None
 
 
-def warm(*, votes: bool = False) -> Warmth:
-    """Compile the kernel or load it from its cache, and import the validators' library.
+def warm() -> Warmth:
+    """What a service needs: the kernel, and the validators' libraries."""
+    kernel_s = warm_kernel(votes=False)
+    start = time.perf_counter()
+    import_module("pandera.pandas")
+    import_module("exchange_calendars")
+    return Warmth(kernel_s, time.perf_counter() - start, NUMBA_PROBLEM)
 
-    With `votes` also the variant that notes every vote, which `TechnicalRatings.votes` and `explain` use: a service
-    needs it never, a person's first question would wait for it.
+
+def warm_kernel(*, votes: bool = True) -> float:
+    """Compile the kernel or load it from its cache, every variant there is; how long that took, in seconds.
+
+    `votes`: also the one that notes every vote, which `TechnicalRatings.votes` and `explain` use. A service never does.
     """
     start = time.perf_counter()
     bars = np.ones((2, WIDTH + 1))  # a block, and a symbol by itself
     compute_panel(bars, bars, bars, bars, bars, threads=1)
     if votes:
         panel_trace(checked_bars(bars, bars, bars, bars, bars), SCREENER)
-    compiled = time.perf_counter()
-    import_module("pandera.pandas")
-    import_module("exchange_calendars")
-    return Warmth(compiled - start, time.perf_counter() - compiled, NUMBA_PROBLEM)
+    return time.perf_counter() - start

@@ -51,7 +51,7 @@ class Bars:
 
 def checked_bars(open_: ArrayLike, high: ArrayLike, low: ArrayLike, close: ArrayLike, volume: ArrayLike) -> Bars:
     """`Bars` of five `[T, S]` arrays; `ContractError` names what does not fit."""
-    arrays = [np.ascontiguousarray(x, dtype=np.float64) for x in (open_, high, low, close, volume)]
+    arrays = [_plain(x) for x in (open_, high, low, close, volume)]
     for name, array in zip(COLUMNS, arrays, strict=True):
         if array.ndim != 2 or array.shape != arrays[3].shape:
             raise ContractError(
@@ -70,6 +70,12 @@ def checked_bars(open_: ArrayLike, high: ArrayLike, low: ArrayLike, close: Array
     started = missing[1:] & ~missing[:-1]
     gaps = np.asarray(started.any(axis=0)) if started.any() else None
     return Bars(arrays[0], arrays[1], arrays[2], arrays[3], arrays[4], missing, gaps)
+
+
+def _plain(given: ArrayLike) -> Array:
+    """As the kernel was compiled for: a read-only array, such as pandas gives, would make it compile once more."""
+    array = np.ascontiguousarray(given, dtype=np.float64)
+    return array if array.flags.carray else array.copy()
 
 
 def _all_finite(arrays: list[Array]) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -31,7 +32,10 @@ def fingerprint(sources: Iterable[Path]) -> str:
 
 
 def folder() -> Path | None:
-    """The first of NUMBA_CACHE_DIR, the package's own `__pycache__` and the user's cache that can be written."""
+    """The first of NUMBA_CACHE_DIR, the package's own `__pycache__` and the user's cache that can be written.
+
+    It begins with what the package's own has: an image is built with a kernel where no container may write.
+    """
     try:
         name = f"ratings-{fingerprint(PACKAGE.glob('*.py'))}"
     except OSError:
@@ -40,8 +44,20 @@ def folder() -> Path | None:
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "asof"
     for place in [Path(given)] if given else [PACKAGE / "__pycache__", user]:
         if _writable(place / name):
+            _begin(place / name, PACKAGE / "__pycache__" / name)
             return place / name
     return None
+
+
+def _begin(place: Path, own: Path) -> None:
+    """Copy `own` to `place`, at once or not at all, if there is nothing yet."""
+    try:
+        if own.is_dir() and not any(place.iterdir()):
+            with tempfile.TemporaryDirectory(dir=place.parent) as aside:
+                shutil.copytree(own, Path(aside) / "copy")
+                (Path(aside) / "copy").replace(place)
+    except OSError:
+        pass  # another process was faster, or there is no room: then it is compiled
 
 
 def _writable(place: Path) -> bool:
