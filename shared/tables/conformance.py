@@ -261,6 +261,7 @@ class TableConformance:
         snapshot = table.load()
         (table.root / snapshot.keys["B"]).unlink()
         assert symbols(snapshot.read(keys=["A"])) == ["A"]
+        assert symbols(snapshot.read(keys=["A"], filter=pc.field("value") > 0)) == ["A"]
 
     # -- following, compaction
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from shared.errors import ContractError, NotFoundError
 from shared.tables.model import JsonValue, Manifest, Segment
@@ -76,7 +77,7 @@ class Snapshot:
         """The live rows, in order of commit; only the files, row groups and columns that are needed are touched.
 
         keys      only rows of these keys (the values of each segment's key column)
-        filter    a pyarrow expression over any column
+        filter    a pyarrow expression over any column, by name; it sees the types of the segments that are read
         segments  only rows of these of this version's segments, for a follower (`since`)
 
         A column that appeared later is null in older rows. An empty table has no columns: asked-for ones come back
@@ -87,7 +88,7 @@ class Snapshot:
         only = None if segments is None else {segment.file for segment in segments}
         plan = [(segment, live) for segment, live in self._plan(wanted) if only is None or segment.file in only]
         reads = [(self._open(segment), live) for segment, live in plan]
-        schema = self._schema([opened for opened, _ in reads], columns, filtered=filter is not None)
+        schema = self._schema([opened for opened, _ in reads], columns, filter)
         names = schema.names if columns is None else list(columns)
         parts = [_rows(opened, schema, names, live, filter) for opened, live in reads]
         return pa.concat_tables(parts) if parts else pa.schema([schema.field(name) for name in names]).empty_table()
@@ -117,11 +118,13 @@ class Snapshot:
                 ) from fault
             raise corrupt(segment.file, "the file is missing") from fault
 
-    def _schema(self, opened: list[OpenSegment], columns: Sequence[str] | None, *, filtered: bool) -> pa.Schema:
-        """The columns of these segments; when others are asked for or a filter may name them, those of all segments."""
+    def _schema(
+        self, opened: list[OpenSegment], columns: Sequence[str] | None, where: pc.Expression | None
+    ) -> pa.Schema:
+        """The columns of these segments; when others are asked for or the filter needs them, those of all segments."""
         found = _unify(opened)
         missing = [name for name in columns or () if name not in found.names]
-        if missing or filtered:
+        if missing or not _suffices(found, where):
             read = {each.segment.file for each in opened}
             found = _unify([*opened, *(self._open(other) for other in self.segments if other.file not in read)])
         unknown = [name for name in missing if name not in found.names]
@@ -162,6 +165,17 @@ def _rows(
         where = of_keys if where is None else of_keys & where
     part = opened.read(names) if where is None else opened.read_where(schema, names, where, keys.only)
     return _as(part, schema, names)
+
+
+def _suffices(schema: pa.Schema, where: pc.Expression | None) -> bool:
+    """Whether the filter can be evaluated on these columns: an expression does not tell which ones it names."""
+    if where is None:
+        return True
+    try:
+        ds.dataset(schema.empty_table()).scanner(filter=where)
+    except pa.ArrowException:
+        return False
+    return True
 
 
 def _unify(opened: list[OpenSegment]) -> pa.Schema:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # a reader of rows needs no compiler
     from services.features.adapters.explaining import StoredExplanation
 
 Instant = str | date | datetime
+_Version = tuple[str, str, int]  # interval, rules, version
 _ROWS = ["symbol", "ts", *MATRIX_FEATURES, "source"]
 
 
@@ -44,7 +45,7 @@ class FeatureReader:
     def __init__(self, home: Home) -> None:
         self._home = home
         self._tables: dict[tuple[str, str], Table] = {}
-        self._slices: tuple[tuple[str, str, int], _Slices] | None = None
+        self._kept: _Kept | None = None
 
     def matrix(
         self,
@@ -94,10 +95,7 @@ class FeatureReader:
         instant = to_stamp(_aware(ts, "ts"))
         snapshot = self._snapshot(interval, rules, version, known_at)
         _refuse_unknown(symbols, snapshot.keys, f"feature version {snapshot.version} holds nothing of")
-        key = (interval, rules, snapshot.version)
-        if self._slices is None or self._slices[0] != key:
-            self._slices = (key, _Slices.of(closed_rows(snapshot.read(_ROWS))))
-        return self._slices[1].at(instant, symbols)
+        return self._slices_of((interval, rules, snapshot.version), snapshot, symbols).at(instant, symbols)
 
     def current(
         self, symbols: Sequence[str] | None = None, *, known_at: Instant | None = None, interval: str = "1d"
@@ -148,6 +146,19 @@ class FeatureReader:
             )
         return snapshot
 
+    def _slices_of(self, version: _Version, snapshot: Snapshot, symbols: Sequence[str] | None) -> _Slices:
+        """The rows of these symbols at least, kept for the next instant.
+
+        First only theirs. Who then asks the same version for others gets all of it, so that a version is read twice
+        at most, whatever the caller's universe becomes.
+        """
+        asked = None if symbols is None else frozenset(symbols)
+        kept = self._kept if self._kept is not None and self._kept.version == version else None
+        if kept is None or not kept.holds(asked):
+            keys = asked if kept is None else None
+            kept = self._kept = _Kept(version, keys, _Slices.of(closed_rows(snapshot.read(_ROWS, keys=keys))))
+        return kept.slices
+
     def _table(self, interval: str, rules: str) -> Table:
         if (interval, rules) not in self._tables:
             interval_length(interval)
@@ -161,6 +172,18 @@ class FeatureReader:
         if not path.is_file():
             raise NotFoundError(f"run {run_id} has no features", fix=f"asof show {run_id}")
         return from_parquet(path.read_bytes(), path.name)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What `at` has read of one version: the rows of `symbols`, or of all (None)."""
+
+    version: _Version
+    symbols: frozenset[str] | None
+    slices: _Slices
+
+    def holds(self, asked: frozenset[str] | None) -> bool:
+        return self.symbols is None or (asked is not None and asked <= self.symbols)
 
 
 @dataclass(frozen=True)
