@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 _ALL_OF_ONE = 10_000
+_MAX = 2**64 - 1
+_GREATEST = f"{_MAX}-{_MAX - 1}"  # one less: the very greatest stands for ">" inside the server
 
 
 async def ensure_groups(redis: Redis, wanted: Iterable[tuple[str, str]]) -> None:
@@ -21,6 +23,12 @@ async def ensure_groups(redis: Redis, wanted: Iterable[tuple[str, str]]) -> None
         for answer in await pipe.execute(raise_on_error=False):
             if isinstance(answer, Exception) and "BUSYGROUP" not in str(answer):
                 raise answer
+
+
+async def show_reader(redis: Redis, stream: str, group: str, consumer: str) -> None:
+    """Let a server before 7.2 see a consumer that reads in vain: it counts only reads that find something, or that ask
+    for what is pending. After the greatest id nothing is."""
+    await redis.xreadgroup(group, consumer, {stream: _GREATEST}, count=1)
 
 
 async def held_by(redis: Redis, stream: str, group: str, consumer: str) -> set[bytes]:

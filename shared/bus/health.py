@@ -59,10 +59,8 @@ async def _standstill(redis: Redis, reader: Reader, settings: BusSettings) -> li
     ]
     if busy and max(busy) < settings.handler_timeout_s:
         return []
-    consumers = {row["name"].decode(): row for row in await redis.xinfo_consumers(worker.stream, worker.group)}
-    idle_s = consumers[reader.consumer]["idle"] / 1000 if reader.consumer in consumers else None
-    if idle_s is None or idle_s > settings.block_s + _ANSWER_S:
-        return [f"{where}: {reader.consumer} has not read for {idle_s} s"]
+    if (silent_s := reader.silent_s) > settings.block_s + _ANSWER_S:
+        return [f"{where}: {reader.consumer} has not read for {silent_s:.1f} s"]
     return []
 
 

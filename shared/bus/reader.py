@@ -7,6 +7,7 @@ they are parsed once and one by one; acknowledgement is manual; and how much a r
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
@@ -21,10 +22,32 @@ from shared.bus.worker import Worker
 
 
 class PacedStream(StreamSub[Literal[True]]):
-    """A StreamSub whose `max_records` may be changed while it is read.
+    """A StreamSub whose `max_records` may be changed while it is read, and that knows when it was read last.
 
-    FastStream works on a copy that `add_prefix` makes; there is no prefix here, and the copy would not see the change.
+    FastStream asks for `max_records` with each read. It works on a copy that `add_prefix` makes; there is no prefix
+    here, and the copy would not see the change.
     """
+
+    def __init__(self, name: str, *, group: str, consumer: str, max_records: int, polling_interval: int) -> None:
+        self.read_at = time.monotonic()
+        self._most = max_records
+        super().__init__(
+            name,
+            group=group,
+            consumer=consumer,
+            batch=True,
+            max_records=max_records,
+            polling_interval=polling_interval,
+        )
+
+    @property
+    def max_records(self) -> int:
+        self.read_at = time.monotonic()
+        return self._most
+
+    @max_records.setter
+    def max_records(self, most: int) -> None:
+        self._most = most
 
     def add_prefix(self, prefix: str) -> PacedStream:
         assert not prefix, "streams of the bus have no prefix"
@@ -50,7 +73,6 @@ class Reader:
             worker.stream,
             group=worker.group,
             consumer=consumer,
-            batch=True,
             max_records=worker.ahead(),
             polling_interval=int(settings.block_s * 1000),
         )
@@ -58,6 +80,11 @@ class Reader:
             stream=self._stream, ack_policy=AckPolicy.MANUAL, parser=_unparsed, decoder=_raw, no_reply=True
         )
         self._subscriber(self._take)
+
+    @property
+    def silent_s(self) -> float:
+        """How long ago it asked for entries."""
+        return time.monotonic() - self._stream.read_at
 
     @property
     def running(self) -> bool:

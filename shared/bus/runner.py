@@ -75,7 +75,7 @@ async def run_services(
         if stop is None:
             stop = stack.enter_context(_stopped_by_signals())
         broker, redis = await stack.enter_async_context(connect(redis_url, settings))
-        await check_server(redis)
+        readers_are_seen = await check_server(redis)
         fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def fail(fault: BaseException) -> None:
@@ -99,7 +99,9 @@ async def run_services(
                 asyncio.create_task(_run_job(job, one.bus, stopping)) for one in running for job in one.service.jobs
             )
             loops += map(asyncio.create_task, _loops(running, build.metrics, settings, stopping))
-            watching = asyncio.create_task(watch(redis, readers, buses, settings, stopping))
+            watching = asyncio.create_task(
+                watch(redis, readers, buses, settings, stopping, readers_are_seen=readers_are_seen)
+            )
             stack.callback(watching.cancel)
             if ready is not None:
                 ready()

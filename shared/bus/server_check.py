@@ -15,15 +15,19 @@ if TYPE_CHECKING:
 log = structlog.get_logger("asof.bus")
 
 _OLDEST = 7
+_SEES_READERS = (7, 2)
 
 
-async def check_server(redis: Redis) -> None:
-    """Raises ContractError for a server that is too old or evicts; warns when a restart of it would lose events."""
+async def check_server(redis: Redis) -> bool:
+    """Whether the server itself sees that a consumer reads when there is nothing to read, as from version 7.2 on.
+
+    Raises ContractError for a server that is too old or evicts; warns when a restart of it would lose events.
+    """
     try:
         info: dict[str, Any] = await redis.info()
     except NoPermissionError as fault:
         log.warning("the server cannot be checked", cause=str(fault), fix="allow INFO to this user")
-        return
+        return True
     version = str(info["redis_version"])
     if int(version.partition(".")[0]) < _OLDEST:
         raise ContractError(f"this server has version {version}", fix=f"use Redis or Valkey {_OLDEST} or newer")
@@ -35,3 +39,4 @@ async def check_server(redis: Redis) -> None:
         )
     if not int(info.get("aof_enabled", 0)):
         log.warning("this server keeps no append-only file: its restart loses events", fix="CONFIG SET appendonly yes")
+    return tuple(int(part) for part in version.split(".")[:2]) >= _SEES_READERS

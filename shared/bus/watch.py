@@ -11,7 +11,7 @@ import structlog
 from redis.exceptions import ResponseError
 
 from shared.bus.address import Master
-from shared.bus.groups import ensure_groups, held_by, is_lost
+from shared.bus.groups import ensure_groups, held_by, is_lost, show_reader
 from shared.bus.publishing import Bus
 from shared.bus.reader import Reader
 from shared.bus.settings import BusSettings
@@ -24,9 +24,18 @@ log = structlog.get_logger("asof.bus")
 
 
 async def watch(
-    redis: Redis, readers: Sequence[Reader], buses: Sequence[Bus], settings: BusSettings, stopping: asyncio.Event
+    redis: Redis,
+    readers: Sequence[Reader],
+    buses: Sequence[Bus],
+    settings: BusSettings,
+    stopping: asyncio.Event,
+    *,
+    readers_are_seen: bool,
 ) -> None:
-    """Runs until it is cancelled: what is still being handled after a stop needs its heartbeats too."""
+    """Runs until it is cancelled: what is still being handled after a stop needs its heartbeats too.
+
+    `readers_are_seen`: the server itself sees who reads, as `check_server` found.
+    """
     workers = list({id(reader.worker): reader.worker for reader in readers}.values())
     master = Master(redis)
     while True:
@@ -34,6 +43,8 @@ async def watch(
             log.warning("another server is the master now")
         if not stopping.is_set():
             await revive(redis, readers)
+            if not readers_are_seen:
+                await show(redis, readers, settings)
         for worker in workers:
             try:
                 await beat(redis, worker, settings)
@@ -64,6 +75,17 @@ async def revive(redis: Redis, readers: Sequence[Reader]) -> None:
             worker.metrics.regrouped.inc()
             worker.lost_at = time.monotonic()
             await reader.start()
+
+
+async def show(redis: Redis, readers: Sequence[Reader], settings: BusSettings) -> None:
+    """For who looks from outside, as `asof doctor` does: those that read."""
+    for reader in readers:
+        if reader.running and reader.silent_s <= 2 * settings.block_s:
+            try:
+                await show_reader(redis, reader.worker.stream, reader.worker.group, reader.consumer)
+            except ResponseError as fault:
+                if not is_lost(fault):
+                    raise
 
 
 async def beat(redis: Redis, worker: Worker, settings: BusSettings) -> None:

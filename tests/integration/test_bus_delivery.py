@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
+from asof.redis_health import examine_redis
 from shared.bus import Subscription, client
 from shared.errors import TerminalError, TransientError
 from shared.events import DeadLetter, Event
 from tests.integration.bus_parts import QUICK, Seen, attempted, pending, run, running, service, task, until
 from tests.redis_server import RedisServer
+from tests.sentinel import free_port
 
 
 @pytest.fixture
@@ -167,3 +170,18 @@ async def _letter(url: str) -> DeadLetter:
 
 async def _length(redis: Redis, stream: str, wanted: int) -> bool:
     return await redis.xlen(stream) == wanted
+
+
+async def test_who_reads_in_vain_is_ready_and_seen_from_outside(redis_url: str, tmp_path: Path) -> None:
+    served = QUICK.model_copy(update={"port": free_port()})
+    async with (
+        running(service("fetcher", tmp_path, Subscription("fetch-tasks", Seen())), url=redis_url, settings=served),
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{served.port}", trust_env=False) as http,
+    ):
+
+        async def seen() -> bool:
+            (check,) = [one for one in await examine_redis(redis_url, expect_services=True) if one.name == "fetcher"]
+            return check.state == "ok"
+
+        await until(seen)
+        assert (await http.get("/ready")).json() == {"ready": True, "reasons": []}
