@@ -12,7 +12,7 @@ import pytest
 from services.auditor.domain import chain
 from shared import events as e
 from shared.errors import ContractError
-from tests.integration.auditor_house import House, alerts, decisions, failure
+from tests.integration.auditor_house import T0, House, alerts, decisions, failure
 
 THREE = ["PSE:JFC", "PSE:BDO", "PSE:SM"]
 
@@ -336,16 +336,18 @@ def test_refresh_takes_every_active_symbol_of_the_catalog(house: House) -> None:
     result, _ = house.command("refresh", run_id=None)
     assert result.outcome == "refused"
     house.home.lakehouse.mkdir(parents=True)
+    instants, later = pa.timestamp("us", tz="UTC"), house.now + timedelta(days=9)
     rows = {
-        "symbol": ["PSE:JFC", "PSE:JFC", "PSE:OLD"],
-        "active": [True, True, False],
-        "valid_until": pa.array([house.now, None, None], pa.timestamp("us", tz="UTC")),
+        "symbol": ["PSE:JFC", "PSE:JFC", "PSE:OLD", "PSE:SOON", "PSE:AC", "PSE:AC"],
+        "active": [True, True, False, True, True, False],
+        "valid_from": pa.array([T0, T0, T0, later, T0, later], instants),
+        "valid_until": pa.array([T0, None, None, None, later, None], instants),
     }
     pq.write_table(pa.table(rows), house.home.symbols_export)
     result, (started,) = house.command("refresh", run_id=None, command_id="c-7")
-    assert started.data.candidates == ["PSE:JFC"]
+    assert started.data.candidates == ["PSE:AC", "PSE:JFC"]
     assert started.data.stages == ("metadata",)
-    assert result.references == {"run_id": "refresh-c-7", "symbols": 1}
+    assert result.references == {"run_id": "refresh-c-7", "symbols": 2}
 
 
 def test_a_complete_run_waits_a_moment_for_the_report_of_its_last_attempt(house: House) -> None:

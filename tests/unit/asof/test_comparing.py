@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,8 @@ def test_one_difference_among_many_is_never_a_hundred_percent(catalog: MetadataC
 
 
 def test_a_sample_is_of_active_symbols_and_the_same_for_the_same_seed(catalog: MetadataCatalog):
-    catalog.upsert_symbols([{"symbol": f"PSE:S{number}"} for number in range(20)])
+    yesterday = NOW - timedelta(days=1)
+    catalog.upsert_symbols([{"symbol": f"PSE:S{number}"} for number in range(20)], effective_at=yesterday)
     catalog.retire_symbols(["PSE:S3"])
     assert chosen(catalog, 5, 1) == chosen(catalog, 5, 1) != chosen(catalog, 5, 2)
     assert len(chosen(catalog, None, 0)) == 20
