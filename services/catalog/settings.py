@@ -16,5 +16,5 @@ class Settings(BaseSettings):
     home: Path = Field(
         Path("data"), validation_alias=AliasChoices("ASOF_HOME", "home"), description="the folder of the house"
     )
-    lease_s: float = Field(30.0, gt=0, le=600, description="seconds after which a silent writer's lease lapses")
+    lease_s: float = Field(10.0, gt=0, le=600, description="seconds after which a silent writer's lease lapses")
     batch: int = Field(256, ge=1, le=10_000, description="observations that one commit takes at most")

@@ -35,6 +35,7 @@ class House:
             "ASOF_HOME": str(self.home.root),
             "ASOF_BUS_MIN_IDLE_S": "2",
             "ASOF_BUS_RECLAIM_EVERY_S": "0.5",
+            "ASOF_CATALOG_LEASE_S": "2",
         }
         self.processes: dict[str, subprocess.Popen[str]] = {}
         self.url = ""

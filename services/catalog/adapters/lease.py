@@ -39,7 +39,7 @@ _GIVE_BACK = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('D
 class RedisLease:
     """`owner` makes a name for each holding. A lease that is not given back lapses after `lasts_s`."""
 
-    def __init__(self, owner: Callable[[], str], *, lasts_s: float = 30.0, patience_s: float = 120.0) -> None:
+    def __init__(self, owner: Callable[[], str], *, lasts_s: float = 10.0, patience_s: float = 120.0) -> None:
         self._owner = owner
         self._lasts_ms = int(lasts_s * 1000)
         self._patience_s = patience_s
