@@ -52,8 +52,7 @@ def counted(here: Here, vote: int, ballot: Any, tally: Tally) -> Tally:
     """The tally with one more ballot."""
     known, buy, sell = ballot
     note_vote(here, vote, where(known, where(buy, 1.0, where(sell, -1.0, 0.0)), np.nan))
-    total = where(buy, tally.total + 1.0, tally.total)
-    return Tally(where(sell, total - 1.0, total), where(known, tally.voters + 1.0, tally.voters))
+    return Tally(lanes.swayed(tally.total, buy, sell), where(known, tally.voters + 1.0, tally.voters))
 
 
 @inlined

@@ -73,6 +73,7 @@ if COMPILED:
             return _compiled(function, nogil=True, cache=True)
 
     where: Callable[[Any, Any, Any], Any] = vectors.where
+    swayed: Callable[[Any, Any, Any], Any] = vectors.swayed
     every: Callable[[Any], bool] = vectors.every
 
     @inlined
@@ -111,6 +112,10 @@ else:
 
     entry = inlined
     where = np.where
+
+    def swayed(total: Value, buy: Value, sell: Value) -> Value:
+        """`total`, one more where `buy` and one less where `sell`."""
+        return total + np.where(buy, 1.0, np.where(sell, -1.0, 0.0))
 
     def every(mask: Any) -> bool:
         return bool(np.all(mask))

@@ -136,6 +136,30 @@ def where(context: Any, condition: Any, yes: Any, no: Any) -> Any:
 
 
 @intrinsic
+def swayed(context: Any, total: Any, buy: Any, sell: Any) -> Any:
+    """`total`, one more where `buy` and one less where `sell`.
+
+    Lanes are short of arithmetic: they take one masked addition each way. One symbol is short of time between one vote
+    and the next: it takes a single addition of what both come to.
+    """
+    wide = _wide(total, buy, sell)
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if wide:
+            before, buys, sells = (_spread(context, builder, *pair) for pair in zip(sig.args, args, strict=True))
+            one = ir.Constant(_NUMBERS, [1.0] * WIDTH)
+            bought = builder.select(buys, builder.fadd(before, one), before)
+            return builder.select(sells, builder.fsub(bought, one), bought)
+        before = context.cast(builder, args[0], sig.args[0], types.float64)
+        buys, sells = (context.cast(builder, args[at], sig.args[at], types.boolean) for at in (1, 2))
+        less, none, more = (ir.Constant(ir.DoubleType(), number) for number in (-1.0, 0.0, 1.0))
+        return builder.fadd(before, builder.select(buys, more, builder.select(sells, less, none)))
+
+    result = LANES if wide else types.float64
+    return result(*(types.unliteral(kind) for kind in (total, buy, sell))), emit
+
+
+@intrinsic
 def every(context: Any, condition: Any) -> Any:
     """Whether it holds in all lanes."""
 
