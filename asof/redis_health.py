@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from asof.checks import Check, red, warning, well
 from shared.bus import client
-from shared.bus.groups import is_lost
+from shared.bus.groups import group_name, is_lost
 from shared.errors import TransientError
 from shared.streams import SERVICES, STREAMS
 
@@ -130,7 +130,7 @@ async def read_groups(redis: Redis) -> list[Group]:
             raise
         now = await _now_s(redis)
         for row in rows:
-            if (service := row["name"].decode(errors="backslashreplace")) in stream.groups:
+            if (service := group_name(row)) in stream.groups:
                 found.append(await _group(redis, stream.name, service, row, now))
     return found
 

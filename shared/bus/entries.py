@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from shared.bus.outbox import Outgoing
 from shared.events import Event, Payload
@@ -29,6 +30,9 @@ class Held:
     retry_at: float | None = None
 
 
+# How many runs and events of a batch its log lines spell out.
+_NAMED = 8
+
 # An entry that was validated, and its event.
 Pair = tuple[Entry, Event[Payload]]
 
@@ -40,3 +44,10 @@ class Done:
     pairs: list[Pair] = field(default_factory=list)
     outgoing: list[Outgoing] = field(default_factory=list)
     since: float = 0.0
+
+
+def named(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """What log lines of a batch carry: the first `event_ids`, and `run_id` when it is of one run, else `run_ids`."""
+    runs = list(dict.fromkeys(event.runid for _, event in pairs))
+    of_runs = {"run_id": runs[0]} if len(runs) == 1 else {"run_ids": [run for run in runs if run is not None][:_NAMED]}
+    return {"event_ids": [event.id for _, event in pairs[:_NAMED]], **of_runs}

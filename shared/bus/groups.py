@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ResponseError
@@ -23,6 +23,11 @@ async def ensure_groups(redis: Redis, wanted: Iterable[tuple[str, str]]) -> None
         for answer in await pipe.execute(raise_on_error=False):
             if isinstance(answer, Exception) and "BUSYGROUP" not in str(answer):
                 raise answer
+
+
+def group_name(row: Mapping[str, Any]) -> str:
+    """Of a row of XINFO GROUPS. Anybody may name a group, so that its bytes need not be UTF-8."""
+    return str(row["name"].decode(errors="backslashreplace"))
 
 
 async def show_reader(redis: Redis, stream: str, group: str, consumer: str) -> None:

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from shared.bus.groups import group_name
 from shared.bus.metrics import Metrics
 from shared.bus.publishing import Bus
 from shared.bus.reader import Reader
@@ -50,8 +51,7 @@ async def _standstill(redis: Redis, reader: Reader, settings: BusSettings) -> li
         return [f"{where}: the consumer group was lost and made again"]
     if not reader.running:
         return [f"{where}: not reading"]
-    groups = {row["name"].decode(errors="backslashreplace"): row for row in await redis.xinfo_groups(worker.stream)}
-    if worker.group not in groups:
+    if worker.group not in map(group_name, await redis.xinfo_groups(worker.stream)):
         return [f"{where}: its consumer group does not exist, so its lag is unknown"]
     now = time.monotonic()
     busy = [

@@ -18,7 +18,7 @@ from redis.exceptions import ResponseError
 
 from shared.bus.archive import Archive
 from shared.bus.contract import Service
-from shared.bus.groups import is_lost
+from shared.bus.groups import group_name, is_lost
 from shared.bus.leaving import REMOVE_IF_DONE
 from shared.bus.metrics import Metrics
 from shared.bus.names import died_here, seen_key
@@ -106,7 +106,7 @@ async def trim(
 
 async def _groups(redis: Redis, stream: str) -> dict[str, Any] | None:
     try:
-        return {row["name"].decode(errors="backslashreplace"): row for row in await redis.xinfo_groups(stream)}
+        return {group_name(row): row for row in await redis.xinfo_groups(stream)}
     except ResponseError as fault:
         if is_lost(fault):
             return None

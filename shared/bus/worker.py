@@ -16,7 +16,7 @@ import structlog
 
 from shared.bus.contract import BatchHandler, Handler, Subscription
 from shared.bus.dead_letters import dead_letter
-from shared.bus.entries import Done, Entry, Held, Pair
+from shared.bus.entries import Done, Entry, Held, Pair, named
 from shared.bus.metrics import StreamMetrics
 from shared.bus.names import failures_key, seen_key
 from shared.bus.outbox import Outgoing
@@ -36,8 +36,6 @@ log = structlog.get_logger("asof.bus")
 
 # Single events are committed together while they take no longer than this, so that a burst costs few round trips.
 _TOGETHER_S = 0.002
-# How many runs and events of a batch its log lines spell out; `events` is how many there are.
-_NAMED = 8
 
 
 class Worker:
@@ -134,7 +132,7 @@ class Worker:
         if not fresh:
             return
         if len(fresh) > 1:
-            with structlog.contextvars.bound_contextvars(stream=self.stream, events=len(fresh), **_named(fresh)):
+            with structlog.contextvars.bound_contextvars(stream=self.stream, events=len(fresh), **named(fresh)):
                 try:
                     outgoing = await self._call(fresh)
                 except DamagedState:
@@ -295,10 +293,3 @@ class Worker:
             self.stream, self.group, min=entry.id, max=entry.id, count=1, consumername=entry.consumer
         )
         return bool(found)
-
-
-def _named(pairs: Sequence[Pair]) -> dict[str, Any]:
-    """What log lines of a batch carry: the first `event_ids`, and `run_id` when it is of one run, else `run_ids`."""
-    runs = list(dict.fromkeys(event.runid for _, event in pairs))
-    of_runs = {"run_id": runs[0]} if len(runs) == 1 else {"run_ids": [run for run in runs if run is not None][:_NAMED]}
-    return {"event_ids": [event.id for _, event in pairs[:_NAMED]], **of_runs}
